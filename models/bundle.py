@@ -1,0 +1,253 @@
+"""A bundle: a folder of weights that describes itself in `manifest.json`.
+
+Loaded strictly: an unknown field, a missing file or a wrong digest is refused by name. Nothing is
+ever unpickled; weights are ONNX files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import date as Date
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from models.keypoints import KEYPOINT_SETS
+
+BUNDLES = Path(__file__).parent / "bundles"
+"""The committed weights."""
+
+
+class BundleError(Exception):
+    """A bundle that cannot be loaded; the message says which, why and what to do."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Normalisation(_Strict):
+    """(value - mean) / std, channel by channel in the input's order, on 0 to 255."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class InputSpec(_Strict):
+    """What the first graph takes. `normalisation` is null where the graph does it itself."""
+
+    width: int = Field(ge=16, le=4096)
+    height: int = Field(ge=16, le=4096)
+    layout: Literal["NHWC", "NCHW"] = "NHWC"
+    dtype: Literal["uint8", "float32"] = "uint8"
+    channels: Literal["RGB", "BGR"] = "RGB"
+    normalisation: Normalisation | None = None
+    largest_batch: int = Field(ge=1, le=1024, description="1 where the batch axis is fixed")
+
+
+class CropSpec(_Strict):
+    """How a box becomes a crop."""
+
+    matrix: Literal["legacy", "udp"]
+    padding: float = Field(ge=1, le=2)
+
+
+class SimccSpec(_Strict):
+    """Graph: features -> logits x (B, K, W*split), y (B, K, H*split)."""
+
+    graph: str
+    split: float = Field(gt=0)
+    sigma: tuple[float, float] = Field(description="of the labels in bins, x and y")
+    decode: Literal["expectation", "argmax"]
+
+
+class HeatmapSpec(_Strict):
+    """Graph: features -> (B, K, height, width)."""
+
+    graph: str
+    width: int = Field(ge=4)
+    height: int = Field(ge=4)
+    grid: Literal["legacy", "udp"]
+    sigma: float = Field(gt=0, description="of the labels in cells")
+    decode: Literal["dark", "quarter", "argmax"]
+
+
+class NerpeSpec(_Strict):
+    """Graphs: features -> cells (B, C, height, width); cells, points (B, Q, 2) -> (B, Q, K)."""
+
+    cells: str
+    graph: str
+    width: int = Field(ge=1, description="of the grid of cells")
+    height: int = Field(ge=1)
+    sigma: float = Field(gt=0, description="of the targets, in normalised positions")
+    decode: Literal["progressive", "standard"]
+    resolution: int = Field(ge=16, le=2048)
+
+
+class Heads(_Strict):
+    """The heads a pose bundle has; at least one."""
+
+    simcc: SimccSpec | None = None
+    nerpe: NerpeSpec | None = None
+    heatmap: HeatmapSpec | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the heads that are there."""
+        return tuple(name for name in type(self).model_fields if getattr(self, name) is not None)
+
+
+class Provenance(_Strict):
+    """Where weights come from."""
+
+    data: str
+    start: str = Field(description="the weights training started from, with their licence")
+    recipe: str
+    date: Date
+
+
+class _Manifest(_Strict):
+    schema_version: Literal[1]
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    input: InputSpec
+    files: dict[str, str] = Field(description="sha256 of every file of weights")
+    licence: str
+    provenance: Provenance
+    accuracy: dict[str, float] = Field(description="measured, each by the command in the card")
+
+
+class PoseManifest(_Manifest):
+    """Of a pose model: one encoder and its heads."""
+
+    kind: Literal["pose"]
+    keypoint_set: str
+    crop: CropSpec
+    encoder: str
+    feature_shape: tuple[int, int, int] = Field(description="channels, height, width")
+    heads: Heads
+    default_head: Literal["simcc", "nerpe", "heatmap"]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PoseManifest:
+        if self.keypoint_set not in KEYPOINT_SETS:
+            known = ", ".join(KEYPOINT_SETS)
+            raise ValueError(f"keypoint_set {self.keypoint_set!r} is not one of {known}")
+        if self.default_head not in self.heads.names:
+            raise ValueError(f"default_head {self.default_head!r} is not among the heads")
+        graphs = {self.encoder}
+        for name in self.heads.names:
+            spec = getattr(self.heads, name)
+            graphs |= {spec.graph} | ({spec.cells} if isinstance(spec, NerpeSpec) else set())
+        if graphs != set(self.files):
+            raise ValueError(f"files {sorted(self.files)} are not the graphs {sorted(graphs)}")
+        return self
+
+
+class DetectorManifest(_Manifest):
+    """Of a person detector: one graph and how its output is read."""
+
+    kind: Literal["detector"]
+    graph: str
+    decoder: Literal["rtmdet", "yolox"]
+    score_threshold: float = Field(ge=0, le=1)
+    nms_threshold: float = Field(ge=0, le=1, description="IoU above which the lower box goes")
+    further_sizes: tuple[tuple[int, int], ...] = Field(
+        default=(), description="width, height; a photo goes into the size in which it is largest"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DetectorManifest:
+        if set(self.files) != {self.graph}:
+            raise ValueError(f"files {sorted(self.files)} are not the graph {self.graph!r}")
+        return self
+
+
+Manifest = Annotated[PoseManifest | DetectorManifest, Field(discriminator="kind")]
+_MANIFEST: TypeAdapter[PoseManifest | DetectorManifest] = TypeAdapter(Manifest)
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A folder of verified weights."""
+
+    path: Path
+    manifest: PoseManifest | DetectorManifest
+    digest: str
+    """`sha256:` and the digest of the manifest, which holds that of every file."""
+
+    def file(self, name: str) -> Path:
+        """Where one of the manifest's files lies."""
+        return self.path / name
+
+    @property
+    def pose(self) -> PoseManifest:
+        """The manifest of a pose bundle.
+
+        Raises:
+            BundleError: it is a detector's.
+        """
+        if not isinstance(self.manifest, PoseManifest):
+            raise BundleError(f"{self.manifest.name} is a {self.manifest.kind} bundle, not a pose one")
+        return self.manifest
+
+    @property
+    def detector(self) -> DetectorManifest:
+        """The manifest of a detector bundle.
+
+        Raises:
+            BundleError: it is a pose model's.
+        """
+        if not isinstance(self.manifest, DetectorManifest):
+            raise BundleError(f"{self.manifest.name} is a {self.manifest.kind} bundle, not a detector")
+        return self.manifest
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Read and verify a bundle.
+
+    Args:
+        path: the bundle's folder.
+
+    Raises:
+        BundleError: no manifest, one that does not fit the schema, a file that is missing, lies
+            outside the folder or does not have the digest that the manifest states.
+    """
+    source = path / "manifest.json"
+    try:
+        text = source.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path.name}: no readable manifest.json ({error.strerror})") from error
+    try:
+        manifest = _MANIFEST.validate_json(text)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'manifest'}: {problem['msg']}"
+            for problem in error.errors()
+        )
+        raise BundleError(f"{path.name}/manifest.json: {problems}") from error
+    for name, stated in manifest.files.items():
+        if Path(name).name != name:
+            raise BundleError(f"{path.name}: file {name!r} is not a plain name inside the bundle")
+        try:
+            found = file_digest(path / name)
+        except OSError as error:
+            raise BundleError(f"{path.name}: {name} cannot be read ({error.strerror})") from error
+        if found != stated:
+            raise BundleError(
+                f"{path.name}: {name} has sha256 {found}, the manifest says {stated}; "
+                "fetch or export the bundle again"
+            )
+    return Bundle(path, manifest, f"sha256:{hashlib.sha256(text).hexdigest()}")
+
+
+def find_bundles(folder: Path = BUNDLES) -> dict[str, Path]:
+    """The bundles of a folder by name: each subfolder that has a manifest, in order."""
+    return {path.parent.name: path.parent for path in sorted(folder.glob("*/manifest.json"))}
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

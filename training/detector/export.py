@@ -1,0 +1,130 @@
+"""The trained network -> a bundle, or nothing if the graph does not do what the network does."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from models.bundle import Bundle, DetectorManifest, file_digest, load_bundle
+from training.detector.network import STRIDES, RtmdetNano
+
+MEAN = (103.53, 116.28, 123.675)
+STD = (57.375, 57.12, 58.395)
+"""What the network expects, BGR on 0 to 255."""
+
+_SHAPES = ((1, 320, 320), (3, 256, 384), (2, 448, 224))
+"""(batch, height, width) that the exported graph is tried at."""
+
+
+class ExportError(Exception):
+    """The graph does not do what the network does; nothing was written."""
+
+
+class Served(nn.Module):
+    """The network behind uint8 RGB pixels, channels last.
+
+    Channel order and division by std are folded into the first convolution. Subtracting the mean
+    is not: the convolution pads with zeros, which stand for the mean.
+    """
+
+    def __init__(self, network: RtmdetNano) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).eval()
+        first = self.network.trunk.stem[0].conv
+        with torch.no_grad():
+            first.weight.copy_((first.weight / torch.tensor(STD).view(1, 3, 1, 1)).flip(1))
+        self.mean: Tensor
+        self.register_buffer("mean", torch.tensor(MEAN[::-1]).view(3, 1, 1))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, H, W, 3) uint8 RGB, sides multiples of 32 -> per stride (B, h, w, 5)."""
+        outputs: list[Tensor] = self.network(images.permute(0, 3, 1, 2).float() - self.mean)
+        return outputs
+
+
+def export_graph(network: RtmdetNano, path: Path) -> None:
+    """Write the graph that is served: any batch, any sides that are multiples of 32.
+
+    Raises:
+        ExportError: its outputs differ from the network's.
+    """
+    served = Served(network).eval()
+    batch, height, width = (torch.export.Dim(name, min=1, max=256) for name in ("n", "h", "w"))
+    program = torch.onnx.export(
+        served,
+        (torch.zeros(2, 320, 256, 3, dtype=torch.uint8),),
+        dynamo=True,
+        dynamic_shapes=({0: batch, 1: 32 * height, 2: 32 * width},),
+        input_names=["images"],
+        output_names=[f"stride_{stride}" for stride in STRIDES],
+        verbose=False,
+    )
+    if program is None:
+        raise ExportError("torch wrote no graph")
+    model = program.model_proto
+    # The exporter's notes on where each node comes from hold paths and are larger than the weights.
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    draft = path.with_suffix(".draft")
+    try:
+        onnx.save_model(model, str(draft))
+        _compare(draft, served)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_bundle(folder: Path, graph: Path, description: Mapping[str, Any]) -> Bundle:
+    """Make a detector's bundle around a graph, and load it as a user would.
+
+    Args:
+        folder: of the bundle, named as it is; made if missing, other files in it stay.
+        graph: copied into it.
+        description: the manifest without name, kind, graph and digests.
+
+    Raises:
+        pydantic.ValidationError: the description does not fit.
+    """
+    manifest = DetectorManifest(
+        schema_version=1,
+        kind="detector",
+        name=folder.name,
+        graph=graph.name,
+        files={graph.name: file_digest(graph)},
+        **description,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    if graph.parent.resolve() != folder.resolve():
+        shutil.copyfile(graph, folder / graph.name)
+    draft = folder / "manifest.draft"
+    draft.write_text(manifest.model_dump_json(indent=2) + "\n")
+    draft.replace(folder / "manifest.json")
+    return load_bundle(folder)
+
+
+def _compare(path: Path, served: Served) -> None:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    for batch, height, width in _SHAPES:
+        images = rng.integers(0, 256, (batch, height, width, 3), dtype=np.uint8)
+        with torch.no_grad():
+            wanted = [level.numpy() for level in served(torch.from_numpy(images))]
+        found = session.run(None, {"images": images})
+        for stride, left, right in zip(STRIDES, wanted, found, strict=True):
+            # Distances reach hundreds of px, hence the relative part.
+            if not np.allclose(left, right, rtol=1e-5, atol=1e-3):
+                worst = float(np.abs(left - right).max())
+                raise ExportError(
+                    f"graph and network differ by {worst:.2g} at stride {stride}, "
+                    f"input {width}x{height}, batch {batch}"
+                )
