@@ -1,0 +1,12 @@
+"""Codecs: keypoints -> target beside field -> keypoints, one for each head.
+
+Each is written once against the array API standard: the same lines serve numpy on the CPU and
+torch on a GPU, in training, evaluation and serving.
+"""
+
+from models.codecs.decoded import Decoded
+from models.codecs.heatmap import HeatmapCodec
+from models.codecs.nerpe import NerpeCodec
+from models.codecs.simcc import SimccCodec
+
+__all__ = ["Decoded", "HeatmapCodec", "NerpeCodec", "SimccCodec"]

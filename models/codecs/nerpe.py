@@ -1,0 +1,126 @@
+"""NerPE: a continuous heatmap, queried anywhere (NeurIPS 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from models.arrays import Array, namespace
+from models.codecs.decoded import Decoded
+from models.geometry import Size, denormalise, normalise
+
+NerpeDecode = Literal["progressive", "standard"]
+Field = Callable[[Array], Array]
+"""(B, Q, 2) normalised positions -> (B, Q, K) values."""
+
+COARSE = 32
+"""The lattice that `progressive` starts on, along the longer side (NerPE section 4.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class NerpeCodec:
+    """Positions are normalised: the crop's longer side spans [-1, 1].
+
+    Attributes:
+        size: of the crop (width, height), px.
+        sigma: of the Gaussian targets, normalised.
+    """
+
+    size: Size
+    sigma: float
+
+    decodes = get_args(NerpeDecode)
+
+    def encode(self, points: Array, positions: Array) -> Array:
+        """What a perfect field has at the positions: exp(-d^2 / 2 sigma^2), peak 1.
+
+        Args:
+            points: (B, K, 2) joints, crop px.
+            positions: (B, Q, 2), normalised.
+
+        Returns:
+            (B, Q, K).
+        """
+        xp = namespace(points, positions)
+        offset = positions[:, :, None, :] - normalise(points, self.size)[:, None, :, :]
+        return xp.exp(-xp.sum(offset**2, axis=-1) / (2 * self.sigma**2))
+
+    def lattice(self, resolution: int) -> Size:
+        """(columns, rows) with `resolution` samples along the longer side, pitch the same."""
+        longer = max(self.size)
+        columns, rows = (-(-length * resolution // longer) for length in self.size)
+        return columns, rows
+
+    def decode(
+        self, field: Field, like: Array, decode: NerpeDecode = "progressive", resolution: int = 512
+    ) -> Decoded:
+        """The field's peaks.
+
+        Args:
+            field: of a batch of crops.
+            like: an array (B, ...) whose batch, dtype and device the positions take.
+            decode: `standard` evaluates the whole lattice and takes its argmax; `progressive`
+                starts on a lattice of 32 and evaluates only around the peak of the one before.
+            resolution: of the lattice; `progressive` rounds up to 32, 64, 128 ... .
+
+        Returns:
+            The joints and the resolution really used.
+        """
+        xp = namespace(like)
+        first = resolution if decode == "standard" else COARSE
+        values = field(self._positions(like, first))  # (B, Q, K)
+        columns, _ = self.lattice(first)
+        best = xp.argmax(values, axis=1)  # (B, K)
+        peak = xp.max(values, axis=1)
+        index = xp.stack([best % columns, best // columns], axis=-1)
+        while first < resolution:
+            factor = 4 if first * 4 <= resolution or first * 2 < resolution else 2
+            first *= factor
+            index, peak = self._refine(field, like, index, factor, first)
+        points = self._centers(index, first, like)
+        return Decoded(denormalise(points, self.size), xp.clip(peak, 0.0, 1.0), first)
+
+    def _refine(
+        self, field: Field, like: Array, index: Array, factor: int, resolution: int
+    ) -> tuple[Array, Array]:
+        """One step of NerPE-p: the peak's children and one more on every side."""
+        xp = namespace(like)
+        batch, joints = index.shape[:2]
+        columns, rows = self.lattice(resolution)
+        side = factor + 2
+        offset = xp.arange(side, device=like.device) - 1
+        column = xp.clip(index[..., 0, None] * factor + offset, 0, columns - 1)  # (B, K, side)
+        row = xp.clip(index[..., 1, None] * factor + offset, 0, rows - 1)
+        shape = (batch, joints, side, side)
+        window = xp.stack(
+            [
+                xp.broadcast_to(column[:, :, None, :], shape),
+                xp.broadcast_to(row[:, :, :, None], shape),
+            ],
+            axis=-1,
+        )
+        window = xp.reshape(window, (batch, joints, side * side, 2))
+        positions = self._centers(window, resolution, like)
+        values = field(xp.reshape(positions, (batch, joints * side * side, 2)))
+        values = xp.reshape(values, (batch, joints, side * side, joints))
+        # Each joint looks at its own window only.
+        own = xp.stack([values[:, j, :, j] for j in range(joints)], axis=1)
+        best = xp.argmax(own, axis=-1)
+        chosen = xp.broadcast_to(best[..., None, None], (batch, joints, 1, 2))
+        return xp.take_along_axis(window, chosen, axis=2)[:, :, 0], xp.max(own, axis=-1)
+
+    def _positions(self, like: Array, resolution: int) -> Array:
+        """The whole lattice's sample centres, (B, Q, 2) normalised, row by row."""
+        xp = namespace(like)
+        columns, rows = self.lattice(resolution)
+        flat = xp.arange(columns * rows, device=like.device)
+        index = xp.stack([flat % columns, flat // columns], axis=-1)
+        positions = self._centers(index, resolution, like)
+        return xp.broadcast_to(positions[None], (like.shape[0], columns * rows, 2))
+
+    def _centers(self, index: Array, resolution: int, like: Array) -> Array:
+        """Sample indices -> normalised positions; u = (index + 0.5) * pitch - 0.5 (App. A.2)."""
+        xp = namespace(like)
+        pitch = max(self.size) / resolution
+        return normalise((xp.astype(index, like.dtype) + 0.5) * pitch - 0.5, self.size)

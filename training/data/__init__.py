@@ -1,0 +1,1 @@
+"""Sets of labelled people: readers, splits, examples."""

@@ -1,0 +1,66 @@
+"""What the teachers see of each person, computed once: the mean of their heatmaps with flip.
+
+The maps are those of the person's plain crop. An augmented crop's maps are warped from them
+(`training.data.examples`), so training pays nothing for its teachers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from rich.progress import track
+
+from models.geometry import CropGeometry, Size
+from models.keypoints import COCO17
+from training.data.annotations import LabelledPerson
+
+SIZE: Size = (192, 256)
+GRID: Size = (48, 64)
+_MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
+_STD = np.array([0.229, 0.224, 0.225], np.float32) * 255
+
+
+def plain_crop(person: LabelledPerson) -> CropGeometry:
+    """The crop that the teachers look at."""
+    return CropGeometry.from_box(person.box, SIZE, matrix="udp")
+
+
+def observe(people: list[LabelledPerson], teachers: Iterable[Path], output: Path) -> None:
+    """Write (N, 17, 64, 48) float16 to `output`, one map a joint, in the order of `people`.
+
+    Resumes: rows that an earlier, interrupted call has written are kept.
+    """
+    sessions = [ort.InferenceSession(path) for path in teachers]
+    shape = (len(people), len(COCO17), GRID[1], GRID[0])
+    partial, done_file = output.with_suffix(".partial"), output.with_suffix(".done")
+    resuming = partial.exists() and done_file.exists()
+    maps = np.lib.format.open_memmap(
+        partial, mode="r+" if resuming else "w+", dtype=np.float16, shape=shape
+    )
+    done = int(done_file.read_text()) if resuming else 0
+    for start in track(range(done, len(people), 8), "teachers"):
+        chunk = people[start : start + 8]
+        crops = np.stack([_pixels(person) for person in chunk])
+        maps[start : start + len(chunk)] = np.mean([_look(s, crops) for s in sessions], axis=0)
+        maps.flush()
+        done_file.write_text(str(start + len(chunk)))
+    partial.rename(output)
+    done_file.unlink(missing_ok=True)
+
+
+def _pixels(person: LabelledPerson) -> NDArray[np.float32]:
+    image = cv2.cvtColor(cv2.imread(str(person.image)), cv2.COLOR_BGR2RGB)
+    crop = plain_crop(person).cut(np.asarray(image, np.uint8))
+    return ((crop - _MEAN) / _STD).transpose(2, 0, 1).astype(np.float32)
+
+
+def _look(session: ort.InferenceSession, crops: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(B, 17, 64, 48), the mean of the crop's maps and of its mirror image's."""
+    own = session.run(["heatmap"], {"image": crops})[0]
+    mirrored = session.run(["heatmap"], {"image": np.ascontiguousarray(crops[..., ::-1])})[0]
+    return np.asarray((own + mirrored[:, list(COCO17.mirror), :, ::-1]) / 2, np.float32)
