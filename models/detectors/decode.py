@@ -48,12 +48,11 @@ def decode_yolox(outputs: Outputs, size: Size) -> Candidates:
         cells = _cells(size[0] // stride, size[1] // stride)
         grids.append(cells)
         strides.append(np.full((len(cells), 1), stride, np.float32))
-    stride = np.concatenate(strides)
-    centers = (values[..., :2] + np.concatenate(grids)) * stride
-    halves = np.exp(values[..., 2:4]) * stride / 2
-    return np.concatenate([centers - halves, centers + halves], axis=-1), values[..., 4] * values[
-        ..., 5
-    ]
+    scale = np.concatenate(strides)
+    centers = (values[..., :2] + np.concatenate(grids)) * scale
+    halves = np.exp(values[..., 2:4]) * scale / 2
+    corners = np.concatenate([centers - halves, centers + halves], axis=-1)
+    return corners, values[..., 4] * values[..., 5]
 
 
 DECODERS: dict[str, Callable[[Outputs, Size], Candidates]] = {

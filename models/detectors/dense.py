@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,7 +90,7 @@ def prepare(pixels: NDArray[np.uint8], spec: InputSpec) -> Pixels:
         pixels: (B, H, W, 3) uint8 RGB.
         spec: the manifest's.
     """
-    values: Pixels = pixels
+    values: NDArray[Any] = pixels
     if spec.channels == "BGR":
         values = values[..., ::-1]
     if spec.dtype == "float32":

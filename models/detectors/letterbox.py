@@ -33,7 +33,7 @@ class Letterbox:
 
     @classmethod
     def fit(cls, image: Size, sizes: Sequence[Size]) -> Letterbox:
-        """The letterbox of that one of `sizes` in which the photo is largest; the first of equals."""
+        """In that one of `sizes` in which the photo is largest; the first of equals."""
         width, height = image
 
         def scale(size: Size) -> float:
@@ -67,7 +67,7 @@ class Letterbox:
         """Input px -> image px, (N, 4) x1 y1 x2 y2, clipped to the image."""
         width, height = self.image
         scale = np.array([width / self.fitted[0], height / self.fitted[1]] * 2)
-        return np.clip(corners * scale, 0, np.array([width, height] * 2, np.float64))
+        return np.asarray(np.clip(corners * scale, 0, [width, height] * 2), np.float64)
 
     def to_input(self, corners: NDArray[np.floating]) -> NDArray[np.float64]:
         """Image px -> input px, (N, 4) x1 y1 x2 y2."""

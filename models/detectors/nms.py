@@ -21,10 +21,12 @@ def overlaps(left: NDArray[np.floating], right: NDArray[np.floating]) -> NDArray
     """
     low = np.maximum(left[:, None, :2], right[None, :, :2])
     high = np.minimum(left[:, None, 2:], right[None, :, 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=2, dtype=np.float64)
+    shared: NDArray[np.float64] = np.prod(np.clip(high - low, 0, None), axis=2, dtype=np.float64)
     areas = [np.prod(np.clip(c[:, 2:] - c[:, :2], 0, None), axis=1) for c in (left, right)]
     union = areas[0][:, None] + areas[1][None] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    result = np.zeros_like(shared)
+    np.divide(shared, union, out=result, where=union > 0)
+    return result
 
 
 def suppress(

@@ -1,0 +1,1 @@
+"""The embedded person detector: trained, measured and exported here."""

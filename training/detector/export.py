@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from models.bundle import Bundle, DetectorManifest, file_digest, load_bundle
-from training.detector.network import STRIDES, RtmdetNano
+from training.detector.config import Experiment
+from training.detector.network import STRIDES, Conv, RtmdetNano
 
 MEAN = (103.53, 116.28, 123.675)
 STD = (57.375, 57.12, 58.395)
@@ -39,7 +41,7 @@ class Served(nn.Module):
     def __init__(self, network: RtmdetNano) -> None:
         super().__init__()
         self.network = copy.deepcopy(network).eval()
-        first = self.network.trunk.stem[0].conv
+        first = cast(Conv, self.network.trunk.stem[0]).conv
         with torch.no_grad():
             first.weight.copy_((first.weight / torch.tensor(STD).view(1, 3, 1, 1)).flip(1))
         self.mean: Tensor
@@ -110,6 +112,28 @@ def write_bundle(folder: Path, graph: Path, description: Mapping[str, Any]) -> B
     draft.write_text(manifest.model_dump_json(indent=2) + "\n")
     draft.replace(folder / "manifest.json")
     return load_bundle(folder)
+
+
+def describe(
+    experiment: Experiment, *, threshold: float, accuracy: Mapping[str, float]
+) -> dict[str, Any]:
+    """What a manifest says of an experiment's result, but for its graph."""
+    (width, height), *further = experiment.sizes
+    return {
+        "input": {"width": width, "height": height, "largest_batch": 16},
+        "further_sizes": further,
+        "decoder": "rtmdet",
+        "score_threshold": threshold,
+        "nms_threshold": experiment.nms_threshold,
+        "licence": "Apache-2.0",
+        "provenance": {
+            "data": "COCO 2017 photos in which every person is boxed; crowds ignored",
+            "start": "OpenMMLab rtmdet_nano_8xb32-100e_coco-obj365-person, Apache-2.0",
+            "recipe": f"training/experiments/{experiment.name}.toml",
+            "date": datetime.date.today(),
+        },
+        "accuracy": accuracy,
+    }
 
 
 def _compare(path: Path, served: Served) -> None:
