@@ -65,13 +65,13 @@ def draw_people(
 def _draw_person(
     canvas: NDArray[np.uint8], person: Person, keypoints: KeypointSet, min_score: float
 ) -> None:
-    pose = next(iter(person.poses.values()))
+    pose = person.pose
     shown = pose.scores >= min_score
     # A joint far outside the image must not overflow the drawing's fixed-point coordinates.
     reach = 2 * max(canvas.shape)
     points = np.clip(pose.points, -reach, reach)
     limbs = [(a, b) for a, b in keypoints.edges if shown[a] and shown[b]]
-    joints = np.flatnonzero(shown)
+    joints = np.flatnonzero(shown).tolist()
     width = max(1, round(math.sqrt(person.box.area) / 90))
     outline = max(1, round(width / 2))
 

@@ -68,7 +68,7 @@ def coco(people: Sequence[Person], *, image_id: int) -> list[CocoRow]:
         CocoRow(
             image_id=image_id,
             category_id=1,
-            keypoints=[number for joint in _joints(_pose(person)) for number in joint],
+            keypoints=[number for joint in _joints(person.pose) for number in joint],
             bbox=[
                 round(number, 2)
                 for number in (person.box.x, person.box.y, person.box.width, person.box.height)
@@ -91,7 +91,7 @@ def openpose(people: Sequence[Person], keypoints: KeypointSet) -> OpenPose:
 
 
 def _openpose(person: Person, keypoints: KeypointSet) -> OpenPosePerson:
-    found = dict(zip(keypoints.names, _joints(_pose(person)), strict=True))
+    found = dict(zip(keypoints.names, _joints(person.pose), strict=True))
     for name, (left, right) in MIDPOINTS.items():
         if name not in found and left in found and right in found:
             found[name] = _middle(found[left], found[right])
@@ -111,10 +111,6 @@ def _openpose(person: Person, keypoints: KeypointSet) -> OpenPosePerson:
         hand_left_keypoints_3d=[],
         hand_right_keypoints_3d=[],
     )
-
-
-def _pose(person: Person) -> Pose:
-    return next(iter(person.poses.values()))
 
 
 def _joints(pose: Pose) -> list[Joint]:

@@ -24,7 +24,7 @@ def person(score: float = 0.9, **at: tuple[float, float]) -> Person:
 
 
 def changed(picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    return (picture != GREEN).any(axis=2)
+    return np.asarray((picture != GREEN).any(axis=2))
 
 
 def test_limbs_take_the_colour_of_their_side() -> None:
@@ -93,7 +93,8 @@ def test_joints_far_outside_the_image_are_no_trouble(far: float) -> None:
 def test_colours_are_matplotlibs_within_2_of_255(colormap: Colormap) -> None:
     expected = mpl.colormaps[colormap](RAMP, bytes=True)[..., :3]
     found = colour(RAMP, colormap)
-    assert (found.shape, found.dtype) == ((1, 256, 3), np.uint8)
+    assert found.shape == (1, 256, 3)
+    assert found.dtype == np.uint8
     assert np.abs(found.astype(int) - expected.astype(int)).max() <= 2
 
 
