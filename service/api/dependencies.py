@@ -1,0 +1,77 @@
+"""What routes ask for besides their parameters: the application's state, and who is calling."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections import Counter
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from service.problems import InvalidParameter, Unauthorized
+from service.state import State
+
+_bearer = HTTPBearer(
+    auto_error=False, description="asked for where the server has keys (SUBPOSE_API_KEYS)"
+)
+
+
+def state_of(request: Request) -> State:
+    """The state of the application that serves the request."""
+    return cast(State, request.app.state.subpose)
+
+
+AppState = Annotated[State, Depends(state_of)]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. What is kept for one owner is nobody else's; without keys all are one owner."""
+
+    owner: str
+
+
+async def authorised(
+    request: Request,
+    state: AppState,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> Caller:
+    """Let in who has a key, where keys are set; count the request against the caller's limit.
+
+    Raises:
+        Unauthorized: no key, or none of ours.
+        ClientLimit: too many requests.
+    """
+    keys = state.settings.api_keys
+    if not keys:
+        state.clients.take(request.client.host if request.client else "")
+        return Caller("")
+    given = hashlib.sha256((credentials.credentials if credentials else "").encode()).digest()
+    # Every key is compared, digests in constant time: how long it takes tells nothing.
+    matches = [
+        hmac.compare_digest(given, hashlib.sha256(key.get_secret_value().encode()).digest())
+        for key in keys
+    ]
+    if not any(matches):
+        raise Unauthorized("send one of the server's keys as `Authorization: Bearer <key>`")
+    owner = given.hex()
+    state.clients.take(owner)
+    return Caller(owner)
+
+
+Authorised = Annotated[Caller, Depends(authorised)]
+
+
+async def no_repeats(request: Request) -> None:
+    """A parameter given twice has no one value.
+
+    Raises:
+        InvalidParameter: naming it.
+    """
+    counts = Counter(name for name, _ in request.query_params.multi_items())
+    repeated = [(name, "given more than once") for name, count in counts.items() if count > 1]
+    if repeated:
+        raise InvalidParameter(*repeated)

@@ -1,0 +1,107 @@
+"""Problems -> answers: application/problem+json, whatever went wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.types import Scope
+
+from service.api.schemas import ProblemBody
+from service.problems import PROBLEMS, InvalidParameter, MethodNotAllowed, NotFound, Problem
+
+MEDIA_TYPE = "application/problem+json"
+
+
+def problem_body(problem: Problem, request_id: str) -> dict[str, object]:
+    """A problem as RFC 9457 has it."""
+    return {
+        "type": f"/docs#{problem.code}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": problem.code,
+        "request_id": request_id,
+        **problem.members,
+    }
+
+
+def problem_response(problem: Problem, scope: Scope) -> Response:
+    """The answer that a problem is. Notes the problem's code for the metrics."""
+    state = scope.setdefault("state", {})
+    state["problem"] = problem.code
+    return Response(
+        json.dumps(problem_body(problem, state.get("request_id", ""))),
+        problem.status,
+        dict(problem.headers),
+        MEDIA_TYPE,
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of the application a problem."""
+
+    @app.exception_handler(Problem)
+    async def _problem(request: Request, problem: Problem) -> Response:
+        return problem_response(problem, request.scope)
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(request: Request, error: RequestValidationError) -> Response:
+        errors = [_parameter_error(entry) for entry in error.errors()]
+        return problem_response(InvalidParameter(*errors), request.scope)
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 405:
+            allow = (error.headers or {}).get("Allow", "")
+            detail = f"{request.method} is not among {allow}"
+            return problem_response(MethodNotAllowed(detail, allow), request.scope)
+        return problem_response(NotFound("no such route; /docs lists them"), request.scope)
+
+
+def problem_responses(*problems: type[Problem]) -> dict[int | str, dict[str, object]]:
+    """For a route's `responses`: what it can answer besides success, with the codes of each."""
+    statuses: dict[int, list[type[Problem]]] = {}
+    for problem in PROBLEMS:
+        if problem in problems:
+            statuses.setdefault(problem.status, []).append(problem)
+    return {
+        status: {
+            "description": ", ".join(f"`{problem.code}`" for problem in group),
+            "model": ProblemBody,
+            "content": {
+                MEDIA_TYPE: {
+                    "examples": {problem.code: {"value": _example(problem)} for problem in group}
+                }
+            },
+        }
+        for status, group in statuses.items()
+    }
+
+
+def _example(problem: type[Problem]) -> dict[str, object]:
+    example: dict[str, object] = {
+        "type": f"/docs#{problem.code}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": (problem.__doc__ or "").split("\n")[0],
+        "code": problem.code,
+        "request_id": "7f2c9d04",
+    }
+    if issubclass(problem, InvalidParameter):
+        example["errors"] = [{"parameter": "resolution", "message": "at most 2048"}]
+    return example
+
+
+def _parameter_error(entry: Mapping[str, object]) -> tuple[str, str]:
+    location = entry.get("loc")
+    parameter = str(location[-1]) if isinstance(location, tuple) and location else "?"
+    if entry.get("type") == "extra_forbidden":
+        return parameter, "there is no such parameter on this route"
+    value = entry.get("input")
+    given = f" (given: {str(value)[:80]!r})" if isinstance(value, (str, int, float)) else ""
+    return parameter, f"{entry.get('msg')}{given}"

@@ -1,0 +1,174 @@
+"""What happens to every request before its route: pure ASGI, one class an idea."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+import time
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.errors import problem_response
+from service.metrics import Metrics
+from service.problems import BodyTooLarge, EngineFailed, Overloaded, Problem, SlowBody, UnknownHost
+from service.timings import Timings
+
+logger = logging.getLogger("service.access")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_LINGER_S = 1.0
+"""How long what is left of a refused body is still read, so that the client sees the answer."""
+
+
+class RequestContext:
+    """Request id, Server-Timing, metrics, one line of log; turns a bug into a problem."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        timings = Timings()
+        state = scope.setdefault("state", {})
+        state.update(request_id=request_id, timings=timings)
+        status = 0
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                headers["Server-Timing"] = timings.header()
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except ClientDisconnect:
+            status = 499
+        except Exception:
+            logger.exception("%s: unexpected error", request_id)
+            if status:
+                raise
+            problem = EngineFailed("an unexpected error; the server's log has it by request id")
+            await problem_response(problem, scope)(scope, receive, sending)
+        finally:
+            self._account(scope, status, timings)
+
+    def _account(self, scope: Scope, status: int, timings: Timings) -> None:
+        route = getattr(scope.get("route"), "path", "other")
+        method = scope["method"] if route != "other" else "other"
+        metrics, state = self._metrics, scope["state"]
+        metrics.requests.labels(method, route, status).inc()
+        metrics.request_seconds.labels(route).observe(timings.total)
+        if "problem" in state:
+            metrics.problems.labels(state["problem"]).inc()
+        # The template of the route, for a path may hold the id of kept features.
+        logger.info(
+            "%s %s %s %d %.0f ms",
+            state["request_id"], method, route, status, timings.total * 1000,
+        )  # fmt: skip
+
+
+class HostCheck:
+    """Refuses requests for other names: a page of another site must not reach this server.
+
+    Probes ask by address, so health stays open.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None) -> None:
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http" and self._hosts is not None:
+            host = Headers(scope=scope).get("host", "").lower()
+            name = re.sub(r":\d+$", "", host)
+            if name not in self._hosts and scope["path"] not in ("/healthz", "/readyz"):
+                problem = UnknownHost(f"Host {host[:100]!r} is not in SUBPOSE_HOSTS; add it there")
+                return await problem_response(problem, scope)(scope, receive, send)
+        return await self._app(scope, receive, send)
+
+
+class BodyGuard:
+    """Bounds bodies in size and time, declared or chunked, one and all together.
+
+    Args:
+        app: the next application.
+        most: bytes of one body.
+        most_together: bytes of all bodies that are held at once.
+        seconds: until a body has to be here.
+    """
+
+    def __init__(self, app: ASGIApp, most: int, most_together: int, seconds: float) -> None:
+        self._app = app
+        self._most = most
+        self._most_together = most_together
+        self._seconds = seconds
+        self._held = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        headers = Headers(scope=scope)
+        declared = headers.get("content-length", "0")
+        if declared.isdigit() and int(declared) > self._most:
+            if headers.get("expect", "").lower() != "100-continue":
+                await _linger(receive)
+            return await problem_response(self._too_large(), scope)(scope, receive, send)
+        size, complete = 0, False
+        deadline = time.monotonic() + self._seconds
+
+        async def receiving() -> Message:
+            nonlocal size, complete
+            if complete:  # nothing but the client's hanging up is left to be told
+                return await receive()
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    message = await receive()
+            except TimeoutError:
+                raise SlowBody(
+                    f"{size} bytes came in {self._seconds:g} s; send a smaller image"
+                ) from None
+            complete = not message.get("more_body", False)
+            length = len(message.get("body", b""))
+            if size + length > self._most:
+                if not complete:
+                    await _linger(receive)
+                raise self._too_large()
+            if self._held + length > self._most_together:
+                raise Overloaded("too many bytes are being received; try again later")
+            size += length
+            self._held += length
+            return message
+
+        try:
+            await self._app(scope, receiving, send)
+        finally:
+            self._held -= size
+
+    def _too_large(self) -> Problem:
+        return BodyTooLarge(
+            f"a body may have {self._most} bytes; send a smaller image, or fewer in one call"
+        )
+
+
+async def _linger(receive: Receive) -> None:
+    """Throw away what comes for a moment: closing on a sender would reset it before it reads."""
+    try:
+        async with asyncio.timeout(_LINGER_S):
+            while (await receive()).get("more_body", False):
+                pass
+    except TimeoutError:
+        pass

@@ -1,0 +1,185 @@
+"""POST /pose: find people, return joints. DELETE /pose/{id}: forget what was kept."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+
+from models.draw import draw_people
+from models.formats import coco, openpose
+from models.predictor import Person
+from service.api.answers import kept_photo, photo_body
+from service.api.body import REQUEST_BODY, posted_images
+from service.api.dependencies import AppState, Authorised, no_repeats
+from service.api.errors import problem_body, problem_responses
+from service.api.negotiation import MEDIA_TYPES, negotiate
+from service.api.parameters import PoseFormat, PoseQuery
+from service.api.patience import deadline_of, until, while_connected
+from service.api.schemas import PoseBody, PoseResults, ProblemBody
+from service.api.tasks import pose_task
+from service.heatmaps import png
+from service.pipeline import SeenPhoto, Task
+from service.problems import (
+    AnswerTooLarge,
+    BadMultipart,
+    BodyTooLarge,
+    ClientLimit,
+    DeadlineExceeded,
+    Draining,
+    EngineFailed,
+    InvalidParameter,
+    NotAcceptable,
+    Overloaded,
+    Problem,
+    RetryLater,
+    SlowBody,
+    Starting,
+    TooManyPixels,
+    Unauthorized,
+    UnknownDetector,
+    UnknownHost,
+    UnknownModel,
+    UnreadableImage,
+    UnsupportedImage,
+)  # fmt: skip
+from service.state import Loaded, State
+from service.timings import Timings
+
+_JSON = MEDIA_TYPES["json"]
+
+router = APIRouter(tags=["pose"], dependencies=[Depends(no_repeats)])
+
+PHOTO_PROBLEMS = (
+    UnreadableImage, BadMultipart, Unauthorized, UnknownModel, UnknownDetector, NotAcceptable,
+    SlowBody, BodyTooLarge, TooManyPixels, UnsupportedImage, UnknownHost, InvalidParameter,
+    AnswerTooLarge, ClientLimit, EngineFailed, Overloaded, Starting, Draining, DeadlineExceeded,
+)  # fmt: skip
+"""What can go wrong wherever a photo is posted."""
+
+
+@router.post(
+    "/pose",
+    response_class=Response,
+    openapi_extra={"requestBody": REQUEST_BODY},
+    responses={
+        200: {
+            "description": "People and their joints. `results` where several images were posted; "
+            "`coco` and `openpose` have those formats' own JSON.",
+            "model": PoseBody | PoseResults,
+            "content": {"image/png": {}},
+        },
+        **problem_responses(*PHOTO_PROBLEMS),
+    },
+)
+async def post_pose(
+    request: Request, query: Annotated[PoseQuery, Query()], caller: Authorised, state: AppState
+) -> Response:
+    """Find people in one or several photos and return their joints."""
+    kind: PoseFormat = negotiate(query.format, request.headers.get("accept"), ("json", "png"))
+    deadline = deadline_of(request, query.deadline_ms, state.settings)
+    with state.gate.enter():
+        loaded = state.loaded
+        # Before the body is read: what goes together, and whether there is time at all.
+        task_for = partial(
+            pose_task, query, loaded.catalog, kind, deadline=deadline,
+            answer_bytes=state.settings.answer_bytes,
+        )  # fmt: skip
+        task_for(images=1)
+        state.scheduler.admit(deadline)
+        async with until(deadline):
+            images = await posted_images(request)
+            call = _Call(
+                state, loaded, caller.owner, query, kind, task_for(images=len(images)),
+                request.state.timings, request.state.request_id,
+            )  # fmt: skip
+            return await while_connected(request, call.answer(images))
+
+
+@router.delete(
+    "/pose/{id}",
+    status_code=204,
+    responses=problem_responses(Unauthorized, UnknownHost, InvalidParameter, ClientLimit),
+)
+async def delete_pose(
+    id: Annotated[str, Path(max_length=64)],  # noqa: A002
+    caller: Authorised,
+    state: AppState,
+) -> None:
+    """Forget what was kept of a photo, now."""
+    state.store.forget(id, caller.owner)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One request's work, once its body is here."""
+
+    state: State
+    loaded: Loaded
+    owner: str
+    query: PoseQuery
+    kind: str
+    task: Task
+    timings: Timings
+    request_id: str
+
+    async def answer(self, images: Sequence[bytes]) -> Response:
+        """In the format that was asked for."""
+        if len(images) > 1:
+            results = PoseResults(results=await self._each(images))
+            return Response(results.model_dump_json(exclude_unset=True), media_type=_JSON)
+        (data,) = images
+        if self.kind == "json":
+            body = await self._one(data, self.timings)
+            return Response(body.model_dump_json(exclude_unset=True), media_type=_JSON)
+        photo = await self._see(data, self.timings)
+        content = await self.loaded.pipeline.background(self._render, photo)
+        return Response(content, media_type=MEDIA_TYPES[self.kind])
+
+    async def _each(self, images: Sequence[bytes]) -> list[PoseBody | ProblemBody]:
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._result(data)) for data in images]
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _result(self, data: bytes) -> PoseBody | ProblemBody:
+        """One of several photos: its own problem stands in its place, the others still answer."""
+        timings = Timings()
+        try:
+            return await self._one(data, timings)
+        except (RetryLater, DeadlineExceeded):
+            raise
+        except Problem as problem:
+            return ProblemBody.model_validate(problem_body(problem, self.request_id))
+        finally:
+            self.timings.merge(timings)
+
+    async def _one(self, data: bytes, timings: Timings) -> PoseBody:
+        photo = await self._see(data, timings)
+        entry = None
+        if self.query.keep:
+            kept = await self.loaded.pipeline.background(kept_photo, photo, self.task)
+            entry = self.state.store.keep(kept, self.owner)
+        return photo_body(photo, self.task, entry, self.query.image_id, timings, self.request_id)
+
+    async def _see(self, data: bytes, timings: Timings) -> SeenPhoto:
+        photo = await self.loaded.pipeline.see(data, self.task, timings)
+        self.state.metrics.photo(self.task.model.name, len(photo.people), timings.seconds)
+        return photo
+
+    def _render(self, photo: SeenPhoto) -> bytes:
+        people = [person.result for person in photo.people if isinstance(person.result, Person)]
+        keypoints = self.task.model.keypoints
+        if self.kind == "coco":
+            return json.dumps(coco(people, image_id=self.query.image_id)).encode()
+        if self.kind == "openpose":
+            return json.dumps(openpose(people, keypoints)).encode()
+        assert photo.pixels is not None
+        return png(draw_people(photo.pixels, people, keypoints))

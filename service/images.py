@@ -1,0 +1,158 @@
+"""Bytes -> pixels, safely.
+
+The kind is judged by the first bytes alone and the size by the header, before anything is decoded.
+JPEG is decoded by simplejpeg where it can, all else by Pillow.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from service.problems import TooManyPixels, UnreadableImage, UnsupportedImage
+
+# OpenCV's warp takes no longer side.
+LONGEST_SIDE = 32_766
+
+_quiet_lock = threading.Lock()
+
+
+def kind_of(data: bytes) -> str:
+    """Pillow's name of the format that the first bytes tell.
+
+    Raises:
+        UnsupportedImage: none of ours.
+        UnreadableImage: no bytes at all.
+    """
+    if not data:
+        raise UnreadableImage("the body is empty; post the bytes of a JPEG, PNG or WebP image")
+    if data.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "WEBP"
+    raise UnsupportedImage(
+        f"the first bytes ({data[:8].hex(' ')}) are not those of a JPEG, PNG or WebP image; "
+        "convert it to one of these"
+    )
+
+
+class PostedImage:
+    """An image whose header has been read and whose pixels have not.
+
+    Args:
+        data: the file's bytes.
+        most_pixels: an image with more is refused.
+
+    Raises:
+        UnsupportedImage: not JPEG, PNG or WebP.
+        UnreadableImage: a header that cannot be read.
+        TooManyPixels: from the header.
+    """
+
+    def __init__(self, data: bytes, most_pixels: int) -> None:
+        kind = kind_of(data)
+        self._data = data
+        with _readable(), _quiet():
+            self._image = Image.open(io.BytesIO(data), formats=[kind])
+        self.size = width, height = self._image.size
+        """Before EXIF's orientation is applied."""
+        if width * height > most_pixels or max(width, height) > LONGEST_SIDE:
+            raise TooManyPixels(
+                f"{width} x {height} pixels; at most {most_pixels / 1e6:g} megapixels and "
+                f"{LONGEST_SIDE} a side are taken: make it smaller"
+            )
+        fast = kind == "JPEG" and self._image.mode == "RGB"
+        self.nbytes = width * height * (3 if fast else 12)
+        """What decoding holds at its peak: Pillow's way has the image in up to three layers."""
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """The image as it is meant to be seen: EXIF orientation applied, alpha over white.
+
+        Returns:
+            (H, W, 3) uint8 RGB, contiguous.
+
+        Raises:
+            UnreadableImage: truncated or corrupt.
+        """
+        with _readable():
+            pixels = self._jpeg_pixels()
+            if pixels is None:
+                self._image.load()
+                pixels = _rgb(self._image)
+            with _quiet():
+                orientation = self._image.getexif().get(ExifTags.Base.Orientation, 1)
+        return np.ascontiguousarray(_upright(pixels, orientation))
+
+    def _jpeg_pixels(self) -> NDArray[np.uint8] | None:
+        """By simplejpeg, or None where Pillow has to do it (grey, CMYK, stray bytes)."""
+        if self._image.format not in ("JPEG", "MPO") or self._image.mode != "RGB":
+            return None
+        try:
+            return np.asarray(simplejpeg.decode_jpeg(self._data, "RGB"), np.uint8)
+        except ValueError as error:
+            # Stray bytes between two segments harm nothing and are common in files of phones.
+            if "extraneous bytes" in str(error):
+                return None
+            raise
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Whatever a decoder raises about bytes of a stranger means that they cannot be read."""
+    try:
+        yield
+    except Image.DecompressionBombError as error:
+        raise TooManyPixels(f"{error}; make it smaller") from error
+    except Exception as error:
+        reason = str(error).strip() or type(error).__name__
+        if "<_io.BytesIO" in reason:
+            reason = "its header makes no sense"
+        raise UnreadableImage(
+            f"the image is truncated or corrupt ({reason}); check that all of it was sent"
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Pillow warns of odd headers; a server's log is no place for that.
+
+    The lock is there because the filters that `catch_warnings` restores belong to the process.
+    """
+    with _quiet_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """Any mode to (H, W, 3) uint8 RGB."""
+    if image.mode.startswith("I"):
+        # 16-bit grey: Pillow's own conversion clips at 255.
+        wide = np.asarray(image).astype(np.float32)
+        grey = np.clip(np.round(wide / 257), 0, 255).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        page = Image.new("RGBA", layer.size, "white")
+        image = Image.alpha_composite(page, layer)
+    return np.asarray(image.convert("RGB"), np.uint8)
+
+
+def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Undo EXIF's orientation, 1 to 8; any other value means nothing and is ignored."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels

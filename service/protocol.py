@@ -1,0 +1,105 @@
+"""uvicorn's protocol with what it lacks: a bound on headers, and deadlines for what is received."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from asyncio import BaseTransport, TimerHandle, Transport
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from service.api.errors import MEDIA_TYPE, problem_body
+from service.problems import HeadersTooLarge
+from service.settings import Settings
+
+_GRACE_S = 5.0
+"""After a body's deadline: by then the application has answered, and whoever still sends goes."""
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """Refuses headers that are too large with 431 and hangs up on connections that drip.
+
+    The application has a deadline of its own for bodies, with an answer; the one here ends
+    connections that send on after they were answered.
+    """
+
+    def __init__(self, *args: Any, settings: Settings, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(*args, **kwargs)
+        self._settings = settings
+        self._received = 0
+        self._in_headers = True
+        self._patience: TimerHandle | None = None
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """A connection has to begin a request soon."""
+        super().connection_made(cast(Transport, transport))
+        self._wait(self._settings.header_seconds)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing to wait for any more."""
+        self._wait(None)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Count what comes before the headers are complete."""
+        if self._in_headers:
+            self._received += len(data)
+        super().data_received(data)
+        if self._in_headers and self._received > self._settings.header_bytes:
+            self._refuse()
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._in_headers = True
+        self._wait(self._settings.header_seconds)
+
+    def on_headers_complete(self) -> None:
+        """The headers are here: large ones are refused before the application sees them."""
+        self._in_headers = False
+        self._received = 0
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > self._settings.header_bytes:
+            self._refuse()
+            return
+        self._wait(self._settings.body_seconds + _GRACE_S)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """All of the request is here."""
+        self._wait(None)
+        self._in_headers = True
+        if self.cycle is not None:
+            super().on_message_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Part of the body; of a refused request nobody wants it."""
+        if self.cycle is not None:
+            super().on_body(body)
+
+    def _wait(self, seconds: float | None) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+        if seconds is not None:
+            self._patience = self.loop.call_later(seconds, self._hang_up)
+
+    def _hang_up(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
+
+    def _refuse(self) -> None:
+        if self.transport.is_closing():
+            return
+        problem = HeadersTooLarge(
+            f"request line and headers may have {self._settings.header_bytes} bytes; send fewer"
+        )
+        request_id = secrets.token_hex(8)
+        body = json.dumps(problem_body(problem, request_id)).encode()
+        head = (
+            f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
+            f"x-request-id: {request_id}\r\nserver-timing: total;dur=0\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(STATUS_LINE[problem.status] + head.encode() + body)
+        self.transport.close()

@@ -1,0 +1,143 @@
+"""The process: uvicorn around the application, and an orderly way out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Generator
+from functools import partial
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from models.bundle import BundleError
+from models.engines import EngineError
+from service.app import create_app, create_metrics_app
+from service.protocol import BoundedProtocol
+from service.settings import Settings
+from service.state import State
+
+logger = logging.getLogger("service")
+
+_LOG = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+FAILED = 1
+"""Exit status of a server that could not start."""
+
+
+def serve(settings: Settings) -> int:
+    """Serve until told to stop.
+
+    Args:
+        settings: every knob.
+
+    Returns:
+        The process' exit status: 0 after an orderly end.
+    """
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    app = create_app(settings)
+    server = Server(_config(app, settings, settings.port), app)
+    companions = []
+    if settings.metrics_port is not None:
+        config = _config(create_metrics_app(app), settings, settings.metrics_port)
+        companions.append(_Companion(config))
+    runner = asyncio.Runner(loop_factory=server.config.get_loop_factory())
+    with runner:
+        runner.run(_serve(server, companions))
+    return FAILED if server.failed else 0
+
+
+async def _serve(server: Server, companions: list[_Companion]) -> None:
+    beside = [asyncio.create_task(companion.serve()) for companion in companions]
+    await server.serve()
+    for companion in companions:
+        companion.should_exit = True
+    await asyncio.gather(*beside)
+
+
+class Server(uvicorn.Server):
+    """A server that says it is leaving before it refuses work, and finishes what it accepted."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+        self._state: State = app.state.subpose
+        self._leaving: asyncio.Task[None] | None = None
+        self.failed = False
+
+    async def startup(self, sockets: Any = None) -> None:  # noqa: ANN401
+        """Listen at once; end the process should the weights fail to load."""
+        await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
+        self._app.state.opening.add_done_callback(self._opened)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """On the first SIGTERM leave in order; on anything more leave now."""
+        if sig == signal.SIGTERM and not self._state.gate.going:
+            self._loop.call_soon_threadsafe(self._leave)
+        elif self.should_exit:
+            self.force_exit = True
+        else:
+            self.should_exit = True
+
+    def _leave(self) -> None:
+        self._leaving = asyncio.create_task(self._drain())
+
+    async def _drain(self) -> None:
+        settings, gate = self._state.settings, self._state.gate
+        logger.info("leaving: %d requests in work", gate.inside)
+        gate.state = "leaving"
+        await asyncio.sleep(settings.drain_lead_seconds)
+        gate.state = "closed"
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(settings.drain_seconds):
+                await gate.empty()
+        self.should_exit = True
+
+    def _opened(self, opening: asyncio.Task[None]) -> None:
+        if opening.cancelled():
+            return
+        error = opening.exception()
+        if error is None:
+            logger.info("ready on http://%s:%d", self.config.host, self.port)
+            return
+        self.failed = self.should_exit = True
+        if isinstance(error, BundleError | EngineError):
+            logger.error("cannot start: %s", error)
+        else:
+            logger.error("cannot start", exc_info=error)
+
+    @property
+    def port(self) -> int:
+        """The one it listens on, also where a free one was asked for."""
+        return int(self.servers[0].sockets[0].getsockname()[1])
+
+
+class _Companion(uvicorn.Server):
+    """A second server in the same loop, which the first one's signals end."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+def _config(app: FastAPI, settings: Settings, port: int) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=port,
+        loop="uvloop",
+        http=partial(BoundedProtocol, settings=settings),  # type: ignore[arg-type]
+        ws="none",
+        # A path may hold the id of kept features: the application logs routes instead.
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=int(settings.drain_seconds),
+    )

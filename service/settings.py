@@ -1,0 +1,152 @@
+"""Every knob of the service: one class, read from flags, `SUBPOSE_*`, `.env`, defaults."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from models.bundle import BUNDLES
+
+PREFIX = "SUBPOSE_"
+
+
+def _split(value: object) -> object:
+    """A comma list, as one writes it in an environment variable."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
+Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split)]
+
+
+class Settings(BaseSettings):
+    """What a server can be told. Each field is the environment variable SUBPOSE_<NAME>."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=".env", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    host: str = Field(default="127.0.0.1", description="the address to listen on")
+    port: int = Field(
+        default=8000, ge=0, le=65535, description="the port to listen on; 0 takes a free one"
+    )
+    metrics_port: int | None = Field(
+        default=None, ge=0, le=65535, description="serve /metrics here and not on the main port"
+    )
+
+    bundles: Paths = Field(default=(BUNDLES,), description="folders whose subfolders are bundles")
+    model: str = Field(default="pose-s", description="the pose model where a request names none")
+    detector: str = Field(
+        default="person-n",
+        description="the detector where a request names none: a bundle, `whole`, or "
+        "`ultralytics:<weights>` (AGPL, needs the extra)",
+    )
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="what the models run on")
+    threads: int | None = Field(
+        default=None, ge=1, description="of the engine; the machine's by default"
+    )
+
+    latest: bool = Field(
+        default=False, description="let GET /heatmap without id mean the newest photo"
+    )
+    api_keys: Secrets = Field(
+        default=(), description="if set, one of them is asked for as a bearer token"
+    )
+    hosts: CommaList = Field(
+        default=(),
+        description="names that the Host header may have; `*` for any; by default the loopback's "
+        "when bound to it, else any",
+    )
+    cors_origins: CommaList = Field(default=(), description="origins of pages that may call")
+
+    body_bytes: int = Field(default=20_000_000, ge=1, description="largest body")
+    body_seconds: float = Field(default=20, gt=0, description="a body must be here after this long")
+    bodies_bytes: int = Field(
+        default=400_000_000, ge=1, description="bodies of all requests held at once, else 503"
+    )
+    header_bytes: int = Field(
+        default=32_768, ge=1024, description="largest request line and headers"
+    )
+    header_seconds: float = Field(
+        default=10, gt=0, description="headers must be here after this long"
+    )
+    image_pixels: int = Field(
+        default=50_000_000, ge=1, description="largest photo, judged by its header"
+    )
+    decoded_bytes: int = Field(
+        default=400_000_000,
+        ge=1,
+        description="decoded photos of all requests held at once; others wait",
+    )
+    answer_bytes: int = Field(default=64_000_000, ge=1, description="largest answer")
+
+    requests: int = Field(default=256, ge=1, description="requests in work at once, else 503")
+    queue_crops: int = Field(
+        default=512, ge=1, description="crops that may wait for the device, else 503"
+    )
+    deadline_ms: int = Field(
+        default=30_000,
+        ge=1,
+        le=60_000,
+        description="the most that a request may ask for, and its default",
+    )
+    client_limit: float | None = Field(
+        default=None,
+        gt=0,
+        description="requests a second from one key or address, else 429; off",
+    )
+
+    keep_bytes: int = Field(
+        default=256_000_000, ge=0, description="of kept features, the oldest go first"
+    )
+    keep_seconds: float = Field(
+        default=600, gt=0, description="how long features are kept at the most"
+    )
+
+    stall_seconds: float = Field(
+        default=90,
+        gt=0,
+        description="/healthz fails once the device has not come back for this long",
+    )
+    drain_lead_seconds: float = Field(
+        default=1, ge=0, description="on SIGTERM /readyz fails this long before work is refused"
+    )
+    drain_seconds: float = Field(
+        default=30, gt=0, description="the most that accepted work may take then"
+    )
+
+    @model_validator(mode="after")
+    def _known_names_only(self) -> Settings:
+        known = {PREFIX + name.upper() for name in type(self).model_fields}
+        for name in sorted(os.environ):
+            if name.upper().startswith(PREFIX) and name.upper() not in known:
+                near = difflib.get_close_matches(name.upper(), known, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise ValueError(f"there is no setting {name}{hint}")
+        return self
+
+    @property
+    def allowed_hosts(self) -> frozenset[str] | None:
+        """Names that a request's Host may have, lower case; None where any may be."""
+        if "*" in self.hosts or not (self.hosts or self._on_loopback):
+            return None
+        names = self.hosts or ("localhost", "127.0.0.1", "[::1]", self.host)
+        return frozenset(name.lower() for name in names)
+
+    @property
+    def _on_loopback(self) -> bool:
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False

@@ -1,0 +1,166 @@
+"""What the device is asked to do: crops to joints and features, kept features to heatmaps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.codecs.decoded import Decoded
+from models.pose import Features, PoseModel
+from service.problems import EngineFailed
+from service.scheduler import Lane
+
+
+@dataclass(frozen=True, slots=True)
+class HeadChoice:
+    """One head and how its field is decoded."""
+
+    head: str
+    decode: str
+    resolution: int | None
+    """Of NerPE's lattice, as it will be used."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Crop:
+    """An item of the encoder."""
+
+    pixels: NDArray[np.uint8]
+    """(H, W, 3) RGB"""
+    heads: tuple[HeadChoice, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BatchTimes:
+    """Shared by all items of one batch."""
+
+    encode_s: float
+    head_s: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CropResult:
+    """A crop's features (of one crop) and its joints (B = 1) by head."""
+
+    features: Features
+    decoded: dict[str, Decoded]
+    times: BatchTimes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FieldQuery:
+    """An item that needs no encoder.
+
+    Attributes:
+        features: of one crop.
+        head: that answers.
+        columns: crop px of the samples, ascending.
+        rows: crop px of the samples, ascending.
+        keypoints: indices, or None for all.
+        exact: evaluate every sample.
+    """
+
+    features: Features
+    head: str
+    columns: NDArray[np.float64]
+    rows: NDArray[np.float64]
+    keypoints: tuple[int, ...] | None
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelLanes:
+    """The scheduler's lanes of one pose model."""
+
+    plain: Lane[Crop, CropResult]
+    flipped: Lane[Crop, CropResult]
+    fields: Lane[FieldQuery, NDArray[np.float32]]
+
+    @classmethod
+    def of(cls, model: PoseModel, count_crops: Callable[[int], None]) -> ModelLanes:
+        """The lanes of a model.
+
+        Args:
+            model: loaded.
+            count_crops: told how many crops went through the encoder.
+        """
+        largest = model.manifest.input.largest_batch
+        # Powers of two: few shapes, all of which the warm-up has run.
+        buckets = tuple(1 << power for power in range(largest.bit_length()))
+
+        def run(flip: bool) -> Callable[[Sequence[Crop]], Sequence[CropResult | Exception]]:
+            def crops(items: Sequence[Crop]) -> Sequence[CropResult | Exception]:
+                count_crops(len(items) * (1 + flip))
+                return _run_crops(model, flip, items)
+
+            return crops
+
+        return cls(
+            Lane(f"{model.name}/crops", run(False), buckets),
+            Lane(f"{model.name}/flipped", run(True), buckets),
+            Lane(f"{model.name}/fields", lambda items: [_run_field(model, item) for item in items]),
+        )
+
+
+def warm_up(model: PoseModel, lanes: ModelLanes) -> None:
+    """Run every head once; on a GPU at every batch size, for a new shape costs seconds there.
+
+    The largest comes first: the arena that it makes holds all others.
+    """
+    heads = tuple(HeadChoice(head, model.decodes[head][0], None) for head in model.heads)
+    manifest = model.manifest.input
+    blank = Crop(np.zeros((manifest.height, manifest.width, 3), np.uint8), heads)
+    buckets = (1,) if model.engine.device == "cpu" else lanes.plain.buckets
+    for bucket in reversed(buckets):
+        _run_crops(model, False, [blank] * bucket)
+
+
+def _run_crops(
+    model: PoseModel, flip: bool, items: Sequence[Crop]
+) -> Sequence[CropResult | Exception]:
+    """One encoder pass for the batch, then each head once for the items that asked for it."""
+    began = time.monotonic()
+    features = model.encode(np.stack([item.pixels for item in items]), flip=flip)
+    encoded = time.monotonic()
+    rows = [features[index : index + 1] for index in range(len(items))]
+    decoded: list[dict[str, Decoded]] = [{} for _ in items]
+    for choice in dict.fromkeys(choice for item in items for choice in item.heads):
+        asked = [index for index, item in enumerate(items) if choice in item.heads]
+        batch = features if len(asked) == len(items) else Features.stack([rows[i] for i in asked])
+        answer = model.decode(batch, choice.head, choice.decode, choice.resolution)
+        for row, index in enumerate(asked):
+            decoded[index][choice.head] = Decoded(
+                answer.points[row : row + 1], answer.scores[row : row + 1], answer.resolution
+            )
+    times = BatchTimes(encoded - began, time.monotonic() - encoded)
+    return [
+        CropResult(row, {choice.head: own[choice.head] for choice in item.heads}, times)
+        if _finite(row, own)
+        else EngineFailed("the engine gave numbers that are not finite for this person")
+        for item, row, own in zip(items, rows, decoded, strict=True)
+    ]
+
+
+def _run_field(model: PoseModel, item: FieldQuery) -> NDArray[np.float32] | Exception:
+    (values,) = model.field(
+        item.features,
+        item.head,
+        item.columns,
+        item.rows,
+        keypoints=item.keypoints,
+        exact=item.exact,
+    )
+    if not np.isfinite(values).all():
+        return EngineFailed("the engine gave numbers that are not finite for this heatmap")
+    return np.asarray(values)
+
+
+def _finite(features: Features, decoded: dict[str, Decoded]) -> bool:
+    arrays = [features.plain] if features.mirrored is None else [features.plain, features.mirrored]
+    for answer in decoded.values():
+        arrays += [answer.points, answer.scores]
+    return all(bool(np.isfinite(array).all()) for array in arrays)
