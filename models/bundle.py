@@ -71,6 +71,7 @@ class HeatmapSpec(_Strict):
     height: int = Field(ge=4)
     grid: Literal["legacy", "udp"]
     sigma: float = Field(gt=0, description="of the labels in cells")
+    blur: int = Field(ge=1, description="DARK's Gaussian kernel in cells, odd; 1 for none")
     decode: Literal["dark", "quarter", "argmax"]
 
 
@@ -189,7 +190,9 @@ class Bundle:
             BundleError: it is a detector's.
         """
         if not isinstance(self.manifest, PoseManifest):
-            raise BundleError(f"{self.manifest.name} is a {self.manifest.kind} bundle, not a pose one")
+            raise BundleError(
+                f"{self.manifest.name} is a {self.manifest.kind} bundle, not a pose one"
+            )
         return self.manifest
 
     @property
@@ -200,7 +203,9 @@ class Bundle:
             BundleError: it is a pose model's.
         """
         if not isinstance(self.manifest, DetectorManifest):
-            raise BundleError(f"{self.manifest.name} is a {self.manifest.kind} bundle, not a detector")
+            raise BundleError(
+                f"{self.manifest.name} is a {self.manifest.kind} bundle, not a detector"
+            )
         return self.manifest
 
 

@@ -123,7 +123,9 @@ class HeatmapCodec:
         columns, rows = self.grid
         peak = xp.max(maps, axis=(-2, -1), keepdims=True)
         blurred = self._blurred(maps)
-        blurred = blurred * peak / xp.clip(xp.max(blurred, axis=(-2, -1), keepdims=True), 1e-10, None)
+        blurred = (
+            blurred * peak / xp.clip(xp.max(blurred, axis=(-2, -1), keepdims=True), 1e-10, None)
+        )
         udp = self.mapping == "udp"
         logs = xp.log(xp.clip(blurred, *((1e-3, 50.0) if udp else (1e-10, None))))
         flat = xp.reshape(logs, (*maps.shape[:2], rows * columns))

@@ -86,9 +86,7 @@ class SimccCodec:
                 position = position + xp.sum(offset * near, axis=-1) / xp.sum(near, axis=-1)
             axes.append(position / self.split)
             scores.append(xp.max(probability, axis=-1) * (sigma * math.sqrt(2 * math.pi)))
-        return Decoded(
-            xp.stack(axes, axis=-1), xp.clip(xp.minimum(scores[0], scores[1]), 0.0, 1.0)
-        )
+        return Decoded(xp.stack(axes, axis=-1), xp.clip(xp.minimum(scores[0], scores[1]), 0.0, 1.0))
 
     def unmirror(self, x: Array, y: Array, mirror: Sequence[int]) -> tuple[Array, Array]:
         """Logits of mirrored crops, brought back to the crops' own axes.

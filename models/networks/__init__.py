@@ -1,0 +1,1 @@
+"""The trainable side, in torch: imported by training only."""

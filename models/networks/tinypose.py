@@ -150,8 +150,7 @@ class Fusion(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.steps = nn.ModuleList(
-            _separable(CHANNELS[i], CHANNELS[max(i - 1, 0)])
-            for i in reversed(range(len(CHANNELS)))
+            _separable(CHANNELS[i], CHANNELS[max(i - 1, 0)]) for i in reversed(range(len(CHANNELS)))
         )
 
     def forward(self, xs: list[Tensor]) -> Tensor:
@@ -207,14 +206,18 @@ def load_pp_tinypose(trunk: TinyPoseTrunk, path: Path) -> dict[str, Tensor]:
     convs = [module for module in modules if isinstance(module, nn.Conv2d)]
     norms = [module for module in modules if isinstance(module, nn.BatchNorm2d)]
     if sum(name.endswith(".weight") for name in stored) != len(convs) + 1:
-        raise ValueError(f"{path.name} does not hold the {len(convs) + 1} convolutions of PP-TinyPose")
+        raise ValueError(
+            f"{path.name} does not hold the {len(convs) + 1} convolutions of PP-TinyPose"
+        )
     with torch.no_grad():
         for index, (conv, norm) in enumerate(zip(convs, norms, strict=True)):
             weight, bias, mean, var = (
                 stored[f"{index:03d}.{part}"] for part in ("weight", "bias", "mean", "var")
             )
             if weight.shape != conv.weight.shape:
-                raise ValueError(f"{path.name}: convolution {index} has shape {tuple(weight.shape)}")
+                raise ValueError(
+                    f"{path.name}: convolution {index} has shape {tuple(weight.shape)}"
+                )
             assert norm.running_mean is not None
             assert norm.running_var is not None
             conv.weight.copy_(weight)

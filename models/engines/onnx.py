@@ -1,0 +1,100 @@
+"""ONNX Runtime, on the CPU or through its CUDA provider."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from models.bundle import Bundle
+from models.engines import EngineError, Floats
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+def open_session(
+    path: Path, *, device: str = "cpu", threads: int | None = None
+) -> ort.InferenceSession:
+    """One graph on one device.
+
+    Args:
+        path: of the ONNX file.
+        device: `cpu` or `cuda`.
+        threads: of the CPU's arithmetic; None for one a core.
+
+    Raises:
+        EngineError: the device is not there, or the file is not a graph that runs.
+    """
+    provider = PROVIDERS.get(device)
+    if provider is None:
+        raise EngineError(f"device {device!r} is not one of {', '.join(PROVIDERS)}")
+    if provider not in ort.get_available_providers():
+        raise EngineError(
+            f"device {device!r} needs ONNX Runtime's {provider}, which this installation lacks; "
+            "install the extra `gpu` in place of `cpu`"
+        )
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    # A thread that spins between runs takes a core from whoever decodes the next photo.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    settings = {"cudnn_conv_algo_search": "HEURISTIC"} if device == "cuda" else {}
+    try:
+        session = ort.InferenceSession(path, options, providers=[(provider, settings)])
+    except Exception as error:  # ONNX Runtime raises types of its own without a common base
+        reason = str(error).splitlines()[0]
+        raise EngineError(f"{path.name} cannot be loaded on {device}: {reason}") from error
+    if session.get_providers()[0] != provider:
+        # ONNX Runtime only logs when a provider fails to start, and goes on without it.
+        raise EngineError(f"device {device!r} was asked for but its driver did not start")
+    return session
+
+
+class OnnxEngine:
+    """The four graphs of a pose bundle, and NerPE's cells, as sessions."""
+
+    name = "onnxruntime"
+
+    def __init__(self, bundle: Bundle, *, device: str = "cpu", threads: int | None = None) -> None:
+        """Load.
+
+        Raises:
+            EngineError: the device is not there, or a graph does not run on it.
+        """
+        manifest = bundle.pose
+        self.device = "cuda:0" if device == "cuda" else device
+
+        def load(name: str) -> ort.InferenceSession:
+            return open_session(bundle.file(name), device=device, threads=threads)
+
+        self._encoder = load(manifest.encoder)
+        self._heads: dict[str, ort.InferenceSession] = {}
+        heads = manifest.heads
+        if heads.simcc:
+            self._heads["simcc"] = load(heads.simcc.graph)
+        if heads.heatmap:
+            self._heads["heatmap"] = load(heads.heatmap.graph)
+        if heads.nerpe:
+            self._heads["nerpe"] = load(heads.nerpe.cells)
+            self._field = load(heads.nerpe.graph)
+
+    def encode(self, crops: NDArray[np.uint8]) -> Floats:
+        """See `Engine`."""
+        return _run(self._encoder, crops)[0]
+
+    def head(self, name: str, features: Floats) -> tuple[Floats, ...]:
+        """See `Engine`."""
+        return _run(self._heads[name], features)
+
+    def field(self, cells: Floats, points: Floats) -> Floats:
+        """See `Engine`."""
+        return _run(self._field, cells, points)[0]
+
+
+def _run(session: ort.InferenceSession, *arrays: NDArray[np.generic]) -> tuple[Floats, ...]:
+    """Positional inputs to all outputs."""
+    names = (node.name for node in session.get_inputs())
+    return tuple(session.run(None, dict(zip(names, arrays, strict=True))))

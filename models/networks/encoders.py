@@ -1,0 +1,99 @@
+"""Encoders by name: normalised crops to features on one stride."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from models.networks.tinypose import TinyPoseTrunk
+
+
+class Encoder(Protocol):
+    """(B, 3, H, W) normalised RGB to (B, channels, H/stride, W/stride)."""
+
+    channels: int
+    stride: int
+
+    def __call__(self, image: Tensor) -> Tensor: ...
+
+
+class TimmEncoder(nn.Module):
+    """A timm backbone's features of one stride."""
+
+    def __init__(self, name: str, *, stride: int, pretrained: bool = False) -> None:
+        """Build it.
+
+        Args:
+            name: as `timm.list_models` has it.
+            stride: of the features to take, px of the crop a cell.
+            pretrained: fetch timm's weights (needs its hub).
+
+        Raises:
+            ValueError: the backbone has no features of that stride.
+        """
+        super().__init__()
+        probe = timm.create_model(name, features_only=True).feature_info
+        strides = list(probe.reduction())
+        if stride not in strides:
+            raise ValueError(f"{name} has features of strides {strides}, not {stride}")
+        self.body = timm.create_model(
+            name, features_only=True, out_indices=(strides.index(stride),), pretrained=pretrained
+        )
+        self.channels = int(self.body.feature_info.channels()[0])
+        self.stride = stride
+
+    def forward(self, image: Tensor) -> Tensor:
+        features: Tensor = self.body(image)[0]
+        return features
+
+    def load_classifier(self, state: dict[str, Tensor]) -> None:
+        """Start from the weights of timm's classifier of the same name.
+
+        Raises:
+            ValueError: weights of this trunk are missing in `state`.
+        """
+        own = self.body.state_dict()
+        # features_only renames `blocks.0.x` to `blocks_0.x` where it flattens a sequence.
+        known = {name.replace(".", "_"): tensor.float() for name, tensor in state.items()}
+        missing = [name for name in own if name.replace(".", "_") not in known]
+        missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+        if missing:
+            raise ValueError(f"the classifier lacks {len(missing)} tensors, first {missing[0]}")
+        self.body.load_state_dict(
+            {name: known.get(name.replace(".", "_"), own[name]) for name in own}, strict=True
+        )
+
+
+def build_encoder(name: str) -> Encoder:
+    """`tinypose`, or `timm:<model>:<stride>`.
+
+    Raises:
+        ValueError: neither.
+    """
+    if name == "tinypose":
+        return TinyPoseTrunk()
+    kind, _, rest = name.partition(":")
+    model, _, stride = rest.rpartition(":")
+    if kind == "timm" and model and stride.isdigit():
+        return TimmEncoder(model, stride=int(stride))
+    raise ValueError(f"encoder {name!r}: ask for tinypose or timm:<model>:<stride>")
+
+
+class Normalise(nn.Module):
+    """(B, H, W, 3) uint8 RGB to (B, 3, H, W) float32 with ImageNet's mean and deviation."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        mean = torch.tensor([0.485, 0.456, 0.406]) * 255
+        std = torch.tensor([0.229, 0.224, 0.225]) * 255
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("scale", 1 / std, persistent=False)
+
+    def forward(self, crops: Tensor) -> Tensor:
+        return ((crops.float() - self.mean) * self.scale).permute(0, 3, 1, 2)

@@ -1,0 +1,227 @@
+"""A pose bundle on an engine: crops in, joints or fields out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.bundle import Bundle
+from models.codecs import Decoded, HeatmapCodec, NerpeCodec, SimccCodec
+from models.engines import Engine, Floats
+from models.geometry import Box, CropGeometry
+from models.keypoints import KEYPOINT_SETS
+from models.nerpe_field import NerpeField, sample_lattice
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the encoder saw of a batch of crops, and, with flip, of their mirror images.
+
+    Attributes:
+        plain: (B, C, h, w), float32, or float16 where kept.
+        mirrored: the same of the mirrored crops, or None.
+    """
+
+    plain: NDArray[np.floating]
+    mirrored: NDArray[np.floating] | None = None
+
+    def __len__(self) -> int:
+        return len(self.plain)
+
+    def __getitem__(self, index: slice) -> Features:
+        return Features(self.plain[index], None if self.mirrored is None else self.mirrored[index])
+
+    @property
+    def nbytes(self) -> int:
+        """Of the arrays."""
+        return self.plain.nbytes + (0 if self.mirrored is None else self.mirrored.nbytes)
+
+    def half(self) -> Features:
+        """A copy in half the precision, for keeping; it shares no memory with the batch."""
+        return Features(
+            self.plain.astype(np.float16),
+            None if self.mirrored is None else self.mirrored.astype(np.float16),
+        )
+
+    @staticmethod
+    def stack(parts: Sequence[Features]) -> Features:
+        """One batch of several, all with or all without mirror images."""
+        mirrored = [part.mirrored for part in parts if part.mirrored is not None]
+        return Features(
+            np.concatenate([part.plain for part in parts]),
+            np.concatenate(mirrored) if mirrored else None,
+        )
+
+
+class PoseModel:
+    """Encoder, heads and codecs of one bundle."""
+
+    def __init__(self, bundle: Bundle, engine: Engine) -> None:
+        """Join a verified pose bundle and the engine that has loaded it."""
+        self.bundle = bundle
+        self.engine = engine
+        self.manifest = manifest = bundle.pose
+        self.name = manifest.name
+        self.keypoints = KEYPOINT_SETS[manifest.keypoint_set]
+        self.size = manifest.input.width, manifest.input.height
+        self.heads = manifest.heads.names
+        self.default_head: str = manifest.default_head
+
+    @cached_property
+    def _simcc(self) -> SimccCodec:
+        spec = self.manifest.heads.simcc
+        assert spec is not None
+        return SimccCodec(self.size, spec.split, spec.sigma)
+
+    @cached_property
+    def _heatmap(self) -> HeatmapCodec:
+        spec = self.manifest.heads.heatmap
+        assert spec is not None
+        return HeatmapCodec(self.size, (spec.width, spec.height), spec.sigma, spec.grid, spec.blur)
+
+    @cached_property
+    def _nerpe(self) -> NerpeCodec:
+        spec = self.manifest.heads.nerpe
+        assert spec is not None
+        return NerpeCodec(self.size, spec.sigma)
+
+    @cached_property
+    def decodes(self) -> dict[str, tuple[str, ...]]:
+        """By head the decodes it knows, the manifest's choice first."""
+        known = {"simcc": SimccCodec, "nerpe": NerpeCodec, "heatmap": HeatmapCodec}
+        result = {}
+        for head in self.heads:
+            default: str = getattr(self.manifest.heads, head).decode
+            result[head] = (default, *(d for d in known[head].decodes if d != default))
+        return result
+
+    def cut(self, image: NDArray[np.uint8], box: Box) -> tuple[CropGeometry, NDArray[np.uint8]]:
+        """The crop of a person: its geometry and its pixels (H, W, 3).
+
+        Raises:
+            ValueError: the box has no area.
+        """
+        crop = self.manifest.crop
+        geometry = CropGeometry.from_box(box, self.size, matrix=crop.matrix, padding=crop.padding)
+        return geometry, geometry.cut(image)
+
+    def encode(self, crops: NDArray[np.uint8], *, flip: bool = False) -> Features:
+        """(B, H, W, 3) uint8 RGB to features; `flip` encodes the mirrored crops too."""
+        plain = self.engine.encode(crops)
+        if not flip:
+            return Features(plain)
+        return Features(plain, self.engine.encode(np.ascontiguousarray(crops[:, :, ::-1])))
+
+    def decode(
+        self,
+        features: Features,
+        head: str,
+        decode: str | None = None,
+        resolution: int | None = None,
+    ) -> Decoded:
+        """Joints of a batch.
+
+        Args:
+            features: of B crops.
+            head: one of `heads`.
+            decode: one of `decodes[head]`; None for the manifest's choice.
+            resolution: of NerPE's lattice along the crop's longer side; None for the manifest's.
+
+        Raises:
+            ValueError: a head or a decode that is not there; a resolution for a head without one.
+        """
+        decode = self._checked(head, decode, resolution)
+        if head == "simcc":
+            return self._simcc.decode(*self._simcc_logits(features), decode)  # type: ignore[arg-type]
+        if head == "heatmap":
+            return self._heatmap.decode(self._heatmaps(features), decode)  # type: ignore[arg-type]
+        spec = self.manifest.heads.nerpe
+        assert spec is not None
+        field = self._field(features)
+        like = np.empty((len(features), 0), np.float32)
+        return self._nerpe.decode(field, like, decode, resolution or spec.resolution)  # type: ignore[arg-type]
+
+    def _checked(self, head: str, decode: str | None, resolution: int | None) -> str:
+        if head not in self.heads:
+            raise ValueError(f"head {head!r} is not one of {', '.join(self.heads)}")
+        if decode is not None and decode not in self.decodes[head]:
+            known = ", ".join(self.decodes[head])
+            raise ValueError(f"decode {decode!r} of head {head!r} is not one of {known}")
+        if resolution is not None and head != "nerpe":
+            raise ValueError(f"head {head!r} is decoded without a resolution; only nerpe takes one")
+        return decode or self.decodes[head][0]
+
+    def field(
+        self,
+        features: Features,
+        head: str,
+        columns: NDArray[np.floating],
+        rows: NDArray[np.floating],
+        *,
+        keypoints: Sequence[int] | None = None,
+        exact: bool = False,
+    ) -> Floats:
+        """A head's heatmaps on any lattice.
+
+        Args:
+            features: of B crops.
+            head: one of `heads`.
+            columns: (w,) where the samples lie, crop px, ascending.
+            rows: (h,) likewise.
+            keypoints: indices of the joints wanted; None for all.
+            exact: evaluate NerPE at every sample, rather than refine where it matters.
+
+        Returns:
+            (B, joints, h, w) float32 in [0, 1]; 0 outside the crop.
+
+        Raises:
+            ValueError: a head that is not there.
+        """
+        self._checked(head, None, None)
+        chosen = list(range(len(self.keypoints))) if keypoints is None else list(keypoints)
+        inside_x = (columns >= -0.5) & (columns <= self.size[0] - 0.5)
+        inside_y = (rows >= -0.5) & (rows <= self.size[1] - 0.5)
+        result = np.zeros((len(features), len(chosen), len(rows), len(columns)), np.float32)
+        xs, ys = columns[inside_x], rows[inside_y]
+        if len(xs) and len(ys):
+            if head == "simcc":
+                logits = (part[:, chosen] for part in self._simcc_logits(features))
+                values = self._simcc.field(*logits, xs, ys)
+            elif head == "heatmap":
+                values = self._heatmap.field(self._heatmaps(features)[:, chosen], xs, ys)
+            else:
+                values = sample_lattice(
+                    self._field(features), self.size, xs, ys, chosen, exact=exact
+                )
+            result[:, :, inside_y[:, None] & inside_x] = values.reshape(*values.shape[:2], -1)
+        return result
+
+    def _simcc_logits(self, features: Features) -> tuple[Floats, Floats]:
+        x, y = self.engine.head("simcc", _single(features.plain))
+        if features.mirrored is None:
+            return x, y
+        mirrored = self.engine.head("simcc", _single(features.mirrored))
+        return self._simcc.merge((x, y), self._simcc.unmirror(*mirrored, self.keypoints.mirror))
+
+    def _heatmaps(self, features: Features) -> Floats:
+        (maps,) = self.engine.head("heatmap", _single(features.plain))
+        if features.mirrored is None:
+            return maps
+        (mirrored,) = self.engine.head("heatmap", _single(features.mirrored))
+        merged = (maps + self._heatmap.unmirror(mirrored, self.keypoints.mirror)) / 2
+        return np.asarray(merged, np.float32)
+
+    def _field(self, features: Features) -> NerpeField:
+        (cells,) = self.engine.head("nerpe", _single(features.plain))
+        mirrored = None
+        if features.mirrored is not None:
+            (mirrored,) = self.engine.head("nerpe", _single(features.mirrored))
+        return NerpeField(self.engine, cells, mirrored, self.keypoints.mirror)
+
+
+def _single(features: NDArray[np.floating]) -> Floats:
+    return np.asarray(features, np.float32)

@@ -1,0 +1,174 @@
+"""One photo's way without a server: boxes, crops, features, joints, people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.codecs import Decoded
+from models.detectors import Detector
+from models.geometry import Box, CropGeometry
+from models.keypoints import KeypointSet
+from models.pose import PoseModel
+
+SAME_POSE = 0.9
+"""Object keypoint similarity above which two people are one (MODELS 4)."""
+
+COUNTED = 0.2
+"""Keypoint scores above this make a person's score."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pose:
+    """The joints of one person.
+
+    Attributes:
+        points: (K, 2) float64, image px.
+        scores: (K,) float64 in [0, 1].
+        resolution: of NerPE's lattice, None for other heads.
+    """
+
+    points: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    resolution: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Person:
+    """A box and the poses that the heads asked for found in it, the first head's first."""
+
+    box: Box
+    poses: dict[str, Pose]
+
+    @property
+    def pose(self) -> Pose:
+        """The first head's."""
+        return next(iter(self.poses.values()))
+
+    @property
+    def score(self) -> float:
+        """The box score times the mean of the keypoint scores that count."""
+        return person_score(self.box, self.pose)
+
+
+def person_score(box: Box, pose: Pose) -> float:
+    """The box score times the mean of the keypoint scores above 0.2; 0 if there is none."""
+    counted = pose.scores[pose.scores > COUNTED]
+    return float(box.score * counted.mean()) if len(counted) else 0.0
+
+
+def poses_of(decoded: Decoded, geometries: Sequence[CropGeometry]) -> list[Pose]:
+    """A decoded batch in pixels of the image: one pose a crop."""
+    return [
+        Pose(
+            geometry.to_image(np.asarray(points, np.float64)),
+            np.asarray(scores, np.float64),
+            decoded.resolution,
+        )
+        for geometry, points, scores in zip(geometries, decoded.points, decoded.scores, strict=True)
+    ]
+
+
+def suppress(
+    people: Sequence[Person], geometries: Sequence[CropGeometry], keypoints: KeypointSet
+) -> list[int]:
+    """Indices of the people to answer, best score first, each pose once.
+
+    Greedy: who has an object keypoint similarity over 0.9 with a better one goes. The area that
+    it is relative to is the mean of the two crops' (MODELS 4).
+    """
+    scores = np.array([person.score for person in people])
+    areas = np.array([geometry.box.area for geometry in geometries])
+    variances = (2 * np.array(keypoints.sigmas)) ** 2
+    kept: list[int] = []
+    for index in np.argsort(-scores, kind="stable"):
+        points = people[index].pose.points
+        for other in kept:
+            squares = ((points - people[other].pose.points) ** 2).sum(-1)
+            area = (areas[index] + areas[other]) / 2
+            if np.exp(-squares / (2 * area * variances)).mean() > SAME_POSE:
+                break
+        else:
+            kept.append(int(index))
+    return kept
+
+
+class Predictor:
+    """A pose model and a detector."""
+
+    def __init__(self, model: PoseModel, detector: Detector | None = None) -> None:
+        """Join the two; without a detector, boxes must be given."""
+        self.model = model
+        self.detector = detector
+
+    def predict(
+        self,
+        image: NDArray[np.uint8],
+        *,
+        boxes: Sequence[Box] | None = None,
+        heads: Sequence[str] | None = None,
+        decode: str | None = None,
+        resolution: int | None = None,
+        flip: bool = False,
+        max_people: int = 20,
+        min_box_score: float | None = None,
+    ) -> list[Person]:
+        """Find people and their joints.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            boxes: where the people are, answered all and in this order; None to detect them.
+            heads: which heads to run on one encoder pass; None for the model's default.
+            decode: for the one head asked for; None for the manifest's choice.
+            resolution: of NerPE's lattice; None for the manifest's.
+            flip: average with the mirrored crops.
+            max_people: of the detected ones, best box scores first.
+            min_box_score: of the detected ones; None for the detector's own threshold.
+
+        Raises:
+            ValueError: neither boxes nor a detector; a box without area; a head or decode that
+                the model does not have.
+        """
+        heads = list(heads or [self.model.default_head])
+        given = boxes is not None
+        if boxes is None:
+            if self.detector is None:
+                raise ValueError("no detector is loaded: give boxes")
+            (boxes,) = self.detector.detect([image], min_box_score=min_box_score)
+            boxes = boxes[:max_people]
+        if not boxes:
+            return []
+        cuts = [self.model.cut(image, box) for box in boxes]
+        geometries = [geometry for geometry, _ in cuts]
+        poses = self._poses(
+            np.stack([crop for _, crop in cuts]), geometries, heads, decode, resolution, flip
+        )
+        people = [
+            Person(box, {head: poses[head][i] for head in heads}) for i, box in enumerate(boxes)
+        ]
+        if given:
+            return people
+        return [people[i] for i in suppress(people, geometries, self.model.keypoints)]
+
+    def _poses(
+        self,
+        crops: NDArray[np.uint8],
+        geometries: Sequence[CropGeometry],
+        heads: Sequence[str],
+        decode: str | None,
+        resolution: int | None,
+        flip: bool,
+    ) -> dict[str, list[Pose]]:
+        """By head, in batches no larger than the bundle allows."""
+        largest = self.model.manifest.input.largest_batch
+        poses: dict[str, list[Pose]] = {head: [] for head in heads}
+        for start in range(0, len(crops), largest):
+            part = slice(start, start + largest)
+            features = self.model.encode(crops[part], flip=flip)
+            for head in heads:
+                decoded = self.model.decode(features, head, decode, resolution)
+                poses[head] += poses_of(decoded, geometries[part])
+        return poses

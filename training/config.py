@@ -1,0 +1,101 @@
+"""One experiment, one file: what to train on, what, how."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.networks.pose import PoseShape
+from training.data.examples import Augmentation
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSource(_Strict):
+    """A set of people. Sets mix by weight: how often one of its people is drawn."""
+
+    annotations: Path
+    images: Path
+    weight: float = Field(1.0, gt=0)
+    split: Literal["train", "dev", "all"] = "train"
+    unlabelled: bool = Field(False, description="also people whom only the teachers label")
+    smallest: float = Field(32, ge=0, description="longer side of the smallest box, px")
+
+
+class Teachers(_Strict):
+    """ONNX files with PP-TinyPose's contract; the mean of them, with flip, is the teacher."""
+
+    files: list[Path]
+    share: float = Field(0.5, ge=0, le=1, description="of a labelled joint's target")
+
+
+class WarmUp(_Strict):
+    """Heads alone, on features of augmented crops that the start's encoder computed once."""
+
+    passes: int = Field(2, ge=0, description="augmented crops of each person")
+    epochs: int = Field(10, ge=0, description="over all of these")
+    rate: float = 2e-3
+    batch: int = 64
+
+
+class Schedule(_Strict):
+    """AdamW on everything; the rate is flat, then falls as a cosine."""
+
+    steps: int = Field(ge=1)
+    batch: int = Field(32, ge=2)
+    encoder_rate: float = 1e-4
+    head_rate: float = 5e-4
+    weight_decay: float = 0.01
+    flat: float = Field(0.5, ge=0, le=1, description="share of the steps at the full rate")
+    ramp: int = Field(30, ge=0, description="steps of rising rate")
+    ema: float = Field(0.998, ge=0, lt=1)
+    clip: float = Field(1.0, gt=0, description="of the gradient's norm")
+
+
+class LossWeights(_Strict):
+    """Of the three heads' losses in the sum."""
+
+    simcc: float = 1.0
+    heatmap: float = 600.0
+    nerpe: float = 300.0
+
+
+class Experiment(_Strict):
+    """A config file."""
+
+    name: str
+    seed: int = 0
+    runs: Path = Field(Path("runs"), description="where checkpoints, logs and packs go")
+    start: Path | None = Field(None, description="PP-TinyPose's safetensors, or a checkpoint")
+    fold: bool = Field(True, description="train the encoder with its batch norm folded")
+    threads: int | None = None
+    workers: int = 1
+    train: list[DataSource]
+    dev: DataSource
+    teachers: Teachers | None = None
+    shape: PoseShape = PoseShape()
+    augmentation: Augmentation = Augmentation()
+    warm_up: WarmUp = WarmUp()
+    schedule: Schedule
+    losses: LossWeights = LossWeights()
+    samples: int = Field(1, ge=1, description="NerPE's N_Z, positions a cell and step")
+    checkpoint_every: int = 100
+
+    @property
+    def folder(self) -> Path:
+        """Of this experiment's run."""
+        return self.runs / self.name
+
+
+def load_experiment(path: Path) -> Experiment:
+    """Read a config file; relative paths in it start where the command runs.
+
+    Raises:
+        pydantic.ValidationError: a field is wrong or unknown.
+    """
+    return Experiment.model_validate(tomllib.loads(path.read_text()))

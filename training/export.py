@@ -1,0 +1,223 @@
+"""A trained network becomes a bundle: ONNX graphs that answer as torch does, or nothing."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from torch import Tensor, nn
+
+from models.bundle import (
+    CropSpec,
+    Heads,
+    HeatmapSpec,
+    InputSpec,
+    NerpeSpec,
+    PoseManifest,
+    Provenance,
+    SimccSpec,
+    file_digest,
+)
+from models.keypoints import COCO17
+from models.networks.pose import PoseNetwork
+from training.train import fold_batch_norm
+
+TOLERANCE = 1e-4
+"""Of what a graph answers against torch, relative to the largest value."""
+
+LARGEST_BATCH = 32
+
+
+class ExportError(Exception):
+    """A graph that does not answer as the network does."""
+
+
+class _Graph(nn.Module):
+    """A function of a network as a module of its own."""
+
+    def __init__(self, network: PoseNetwork, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.network = network
+        self.function = function
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        return self.function(*inputs)
+
+
+def export_bundle(
+    network: PoseNetwork,
+    folder: Path,
+    *,
+    name: str,
+    defaults: Callable[[Heads], Heads],
+    default_head: str,
+    provenance: Provenance,
+    accuracy: dict[str, float],
+) -> PoseManifest:
+    """Write a pose bundle.
+
+    Args:
+        network: trained.
+        folder: of the bundle; what it held is replaced, CARD.md and pictures are kept.
+        name: of the bundle.
+        defaults: puts the measured choices of decode and resolution into the heads.
+        default_head: of the measured choices.
+        provenance: where the weights come from.
+        accuracy: measured.
+
+    Raises:
+        ExportError: a graph answers otherwise than torch; nothing is written then.
+    """
+    network = copy.deepcopy(network).cpu().eval()
+    fold_batch_norm(network)
+    network.requires_grad_(False)
+    shape = network.shape
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as temporary:
+        draft = Path(temporary)
+        features = _export_graphs(network, draft)
+        files = {path.name: file_digest(path) for path in sorted(draft.glob("*.onnx"))}
+        manifest = PoseManifest(
+            schema_version=1,
+            name=name,
+            kind="pose",
+            keypoint_set=COCO17.name,
+            input=InputSpec(width=shape.size[0], height=shape.size[1], largest_batch=LARGEST_BATCH),
+            crop=CropSpec(matrix=shape.matrix, padding=1.25),
+            encoder="encoder.onnx",
+            feature_shape=(features[0], features[1], features[2]),
+            heads=defaults(_head_specs(network)),
+            default_head=default_head,  # type: ignore[arg-type]
+            files=files,
+            licence="Apache-2.0",
+            provenance=provenance,
+            accuracy=accuracy,
+        )
+        (draft / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n")
+        folder.mkdir(exist_ok=True)
+        for old in folder.glob("*.onnx"):
+            if old.name not in files:
+                old.unlink()
+        # The manifest comes last: until then the old one refuses the new files by their digests.
+        for path in sorted(draft.iterdir(), key=lambda path: path.name == "manifest.json"):
+            shutil.move(path, folder / path.name)
+    return manifest
+
+
+def _head_specs(network: PoseNetwork) -> Heads:
+    shape, codec = network.shape, network.heatmap_codec
+    return Heads(
+        simcc=SimccSpec(
+            graph="simcc.onnx",
+            split=shape.simcc_split,
+            sigma=shape.simcc_sigma,
+            decode="expectation",
+        ),
+        heatmap=HeatmapSpec(
+            graph="heatmap.onnx",
+            width=codec.grid[0],
+            height=codec.grid[1],
+            grid=codec.mapping,
+            sigma=codec.sigma,
+            blur=codec.blur,
+            decode="dark",
+        ),
+        nerpe=NerpeSpec(
+            cells="nerpe-cells.onnx",
+            graph="nerpe-field.onnx",
+            width=shape.cells[0],
+            height=shape.cells[1],
+            sigma=shape.nerpe_sigma,
+            decode="progressive",
+            resolution=512,
+        ),
+    )
+
+
+def _export_graphs(network: PoseNetwork, folder: Path) -> tuple[int, ...]:
+    """Write the five graphs; returns the features' shape without the batch."""
+    random = torch.Generator().manual_seed(0)
+    width, height = network.shape.size
+    crops = torch.randint(0, 256, (3, height, width, 3), generator=random, dtype=torch.uint8)
+    features = network.encode(crops)
+    cells = network.nerpe.cells(features)
+    points = torch.rand((3, 40, 2), generator=random) * 2 - 1
+    batch = torch.export.Dim("batch", min=1, max=4096)
+    queries = torch.export.Dim("queries", min=1, max=1 << 22)
+    one: tuple[dict[int, object], ...] = ({0: batch},)
+
+    def graph(
+        name: str,
+        function: Callable[..., Tensor],
+        inputs: dict[str, Tensor],
+        outputs: Sequence[str],
+        shapes: tuple[dict[int, object], ...] = one,
+    ) -> None:
+        _export(_Graph(network, function), folder / f"{name}.onnx", inputs, outputs, shapes)
+
+    graph("encoder", network.encode, {"crops": crops}, ["features"])
+    graph("simcc", network.simcc, {"features": features}, ["x", "y"])
+    graph("heatmap", network.heatmap, {"features": features}, ["maps"])
+    graph("nerpe-cells", network.nerpe.cells, {"features": features}, ["cells"])
+    graph(
+        "nerpe-field",
+        network.nerpe.field,
+        {"cells": cells, "points": points},
+        ["values"],
+        ({0: batch}, {0: batch, 1: queries}),
+    )
+    return tuple(features.shape[1:])
+
+
+def _export(
+    module: nn.Module,
+    path: Path,
+    inputs: dict[str, Tensor],
+    outputs: Sequence[str],
+    shapes: tuple[dict[int, object], ...],
+) -> None:
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporter's notes about itself
+        program = torch.onnx.export(
+            module,
+            tuple(inputs.values()),
+            dynamo=True,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes={"inputs": shapes},
+            opset_version=18,
+            verbose=False,
+        )
+    assert program is not None
+    onnx.save(program.model_proto, path)
+    _check_parity(module, path, inputs)
+
+
+def _check_parity(module: nn.Module, path: Path, inputs: dict[str, Tensor]) -> None:
+    """On the whole batch and on one of it.
+
+    Raises:
+        ExportError: they differ.
+    """
+    session = ort.InferenceSession(path)
+    for rows in (slice(None), slice(1)):
+        part = [value[rows] for value in inputs.values()]
+        with torch.no_grad():
+            expected = module(*part)
+        expected = expected if isinstance(expected, tuple) else (expected,)
+        fed = {name: value.numpy() for name, value in zip(inputs, part, strict=True)}
+        for found, wanted in zip(session.run(None, fed), expected, strict=True):
+            reference = wanted.numpy()
+            error = float(np.abs(found - reference).max() / max(1.0, np.abs(reference).max()))
+            if not error <= TOLERANCE:
+                raise ExportError(f"{path.name} differs from torch by {error:.2g}; not written")

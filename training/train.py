@@ -1,0 +1,334 @@
+"""Training: one run feeds all three heads on one encoder."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils.data import ConcatDataset, DataLoader, WeightedRandomSampler
+
+from models.keypoints import COCO17
+from models.networks.pose import PoseNetwork
+from models.networks.tinypose import TinyPoseTrunk, load_pp_tinypose
+from training.config import Experiment
+from training.data.annotations import read_people
+from training.data.examples import Examples
+from training.data.split import is_dev
+from training.losses import Batch, pose_losses, weighted
+
+console = Console(stderr=True)
+
+
+def train(experiment: Experiment) -> Path:
+    """Run an experiment to its end, from its last checkpoint if it has one.
+
+    Returns:
+        The last checkpoint: the averaged weights are under `ema`.
+    """
+    torch.manual_seed(experiment.seed)
+    if experiment.threads:
+        torch.set_num_threads(experiment.threads)
+    experiment.folder.mkdir(parents=True, exist_ok=True)
+    last = experiment.folder / "last.pt"
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    data = training_data(experiment)
+    if last.exists():
+        console.print(f"resuming from {last}")
+        state = torch.load(last, weights_only=True)
+        network = PoseNetwork(experiment.shape)
+        if experiment.fold:
+            fold_batch_norm(network.encoder)  # type: ignore[arg-type]
+        network.load_state_dict(state["network"])
+    else:
+        state = None
+        network = start_network(experiment)
+        warm_up(network, data, experiment, device)
+    network.to(device, memory_format=torch.channels_last)
+    run = _Run(network, experiment, device)
+    if state is None:
+        run.save(last)
+    else:
+        run.load(state)
+    run.fit(data, last)
+    return last
+
+
+def training_data(experiment: Experiment) -> ConcatDataset[Batch]:
+    """The sets of an experiment; the teacher's maps are expected where `prepare` puts them."""
+    sets = []
+    for number, source in enumerate(experiment.train):
+        people = read_people(
+            source.annotations,
+            source.images,
+            COCO17,
+            wanted=lambda image_id, split=source.split: (
+                split == "all" or is_dev(image_id) == (split == "dev")
+            ),
+            unlabelled=source.unlabelled,
+            smallest=source.smallest,
+        ).people
+        sets.append(
+            Examples(
+                people,
+                COCO17,
+                experiment.shape.size,
+                experiment.shape.matrix,
+                augmentation=experiment.augmentation,
+                teacher=teacher_file(experiment, number) if experiment.teachers else None,
+                seed=experiment.seed,
+            )
+        )
+    return ConcatDataset(sets)
+
+
+def teacher_file(experiment: Experiment, number: int) -> Path:
+    """What the teachers saw of an experiment's set."""
+    return experiment.folder / f"teacher-{number}.npy"
+
+
+def start_network(experiment: Experiment) -> PoseNetwork:
+    """The network before its first step."""
+    network = PoseNetwork(experiment.shape)
+    if experiment.start is not None and isinstance(network.encoder, TinyPoseTrunk):
+        own_head = load_pp_tinypose(network.encoder, experiment.start)
+        with torch.no_grad():
+            network.heatmap.joints.weight.copy_(own_head["weight"])
+            assert network.heatmap.joints.bias is not None
+            network.heatmap.joints.bias.copy_(own_head["bias"])
+    if experiment.fold:
+        fold_batch_norm(network.encoder)  # type: ignore[arg-type]
+    return network
+
+
+def fold_batch_norm(module: nn.Module) -> None:
+    """Put each batch norm into the convolution before it, in place: the same map in eval mode.
+
+    A small data set does not move good statistics, and without the norms a step is faster.
+    """
+    module.eval()
+    for child in module.children():
+        fold_batch_norm(child)
+    if isinstance(module, nn.Sequential):
+        layers = list(module)
+        for index, (first, second) in enumerate(zip(layers, layers[1:], strict=False)):
+            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                module[index] = fuse_conv_bn_eval(first, second)
+                module[index + 1] = nn.Identity()
+    for parameter in module.parameters():
+        parameter.requires_grad_(True)
+
+
+def warm_up(
+    network: PoseNetwork, data: ConcatDataset[Batch], experiment: Experiment, device: torch.device
+) -> None:
+    """Train the heads alone on features that are computed once."""
+    plan = experiment.warm_up
+    if not plan.passes or not plan.epochs:
+        return
+    network.to(device).eval()
+    stored: list[Batch] = []
+    for number in range(plan.passes):
+        set_epoch(data, -1 - number)
+        loader = DataLoader(data, plan.batch, num_workers=experiment.workers)
+        with Progress(console=console) as progress, torch.no_grad():
+            for batch in progress.track(loader, description=f"features {number + 1}"):
+                crops = batch.pop("crop").to(device)
+                batch["features"] = network.encode(crops).half().cpu().contiguous()
+                if "maps" in batch:
+                    batch["maps"] = batch["maps"].half()
+                stored += [
+                    {name: value[i] for name, value in batch.items()}
+                    for i in range(len(batch["features"]))
+                ]
+    network.train()
+    network.encoder.eval()  # type: ignore[attr-defined]
+    heads = [p for name, p in network.named_parameters() if not name.startswith("encoder.")]
+    optimizer = torch.optim.AdamW(heads, plan.rate, weight_decay=0.01)
+    generator = torch.Generator().manual_seed(experiment.seed)
+    steps = plan.epochs * (len(stored) // plan.batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.rate, total_steps=steps)
+    share = experiment.teachers.share if experiment.teachers else 0.0
+    with _progress() as progress:
+        task = progress.add_task("heads", total=steps, note="")
+        for _ in range(plan.epochs):
+            order = torch.randperm(len(stored), generator=generator).tolist()
+            for start in range(0, len(order) - plan.batch + 1, plan.batch):
+                rows = [stored[i] for i in order[start : start + plan.batch]]
+                batch = {
+                    name: torch.stack([row[name] for row in rows]).to(device) for name in rows[0]
+                }
+                features = batch.pop("features").float()
+                if "maps" in batch:
+                    batch["maps"] = batch["maps"].float()
+                losses = pose_losses(
+                    network, features, batch,
+                    teacher_share=share, samples=experiment.samples, generator=generator,
+                )  # fmt: skip
+                optimizer.zero_grad()
+                weighted(losses, experiment.losses).backward()
+                nn.utils.clip_grad_norm_(heads, experiment.schedule.clip)
+                optimizer.step()
+                schedule.step()
+                progress.update(task, advance=1, note=_note(losses))
+
+
+class _Run:
+    """The state of fine-tuning: everything a checkpoint holds."""
+
+    def __init__(self, network: PoseNetwork, experiment: Experiment, device: torch.device) -> None:
+        self.network, self.experiment, self.device = network, experiment, device
+        self.ema = copy.deepcopy(network).eval()
+        plan = experiment.schedule
+        encoder = [p for n, p in network.named_parameters() if n.startswith("encoder.")]
+        heads = [p for n, p in network.named_parameters() if not n.startswith("encoder.")]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": encoder, "lr": plan.encoder_rate},
+                {"params": heads, "lr": plan.head_rate},
+            ],
+            weight_decay=plan.weight_decay,
+        )
+        self.rates = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: _rate(step, plan.steps, plan.ramp, plan.flat)
+        )
+        self.step = 0
+
+    def load(self, state: dict[str, dict[str, Tensor]]) -> None:
+        """Go on where a checkpoint left off."""
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.rates.load_state_dict(state["rates"])
+        self.step = int(state["step"])  # type: ignore[call-overload]
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint: whole or not at all."""
+        partial = path.with_suffix(".partial")
+        torch.save(
+            {
+                "network": self.network.state_dict(),
+                "ema": self.ema.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "rates": self.rates.state_dict(),
+                "step": self.step,
+            },
+            partial,
+        )
+        partial.replace(path)
+
+    def fit(self, data: ConcatDataset[Batch], last: Path) -> None:
+        """Take the steps that are left."""
+        plan, experiment = self.experiment.schedule, self.experiment
+        share = experiment.teachers.share if experiment.teachers else 0.0
+        batches = self._batches(data)
+        log = (experiment.folder / "log.csv").open("a", newline="")
+        writer = csv.writer(log)
+        if self.step == 0:
+            writer.writerow(["step", "seconds", "simcc", "heatmap", "nerpe"])
+        started, first = time.monotonic(), self.step
+        with _progress() as progress, log:
+            task = progress.add_task("train", total=plan.steps, completed=self.step, note="")
+            while self.step < plan.steps:
+                batch = {name: value.to(self.device) for name, value in next(batches).items()}
+                self.network.train()
+                if experiment.fold:
+                    self.network.encoder.eval()  # type: ignore[attr-defined]
+                # Positions depend on the step alone, so that a resumed run repeats none.
+                generator = torch.Generator().manual_seed(experiment.seed + self.step)
+                features = self.network.encode(batch["crop"])
+                losses = pose_losses(
+                    self.network, features, batch,
+                    teacher_share=share, samples=experiment.samples, generator=generator,
+                )  # fmt: skip
+                self.optimizer.zero_grad()
+                weighted(losses, experiment.losses).backward()
+                nn.utils.clip_grad_norm_(self.network.parameters(), plan.clip)
+                self.optimizer.step()
+                self.rates.step()
+                self.step += 1
+                self._average()
+                seconds = time.monotonic() - started
+                writer.writerow(
+                    [
+                        self.step,
+                        f"{seconds:.1f}",
+                        *(f"{float(loss):.6f}" for loss in losses.values()),
+                    ]
+                )
+                speed = (self.step - first) * plan.batch / seconds
+                progress.update(task, advance=1, note=f"{_note(losses)} {speed:.1f} crops/s")
+                if self.step % experiment.checkpoint_every == 0 or self.step == plan.steps:
+                    log.flush()
+                    self.save(last)
+                    console.print(f"step {self.step} {_note(losses)} {speed:.1f} crops/s")
+
+    def _average(self) -> None:
+        decay = min(self.experiment.schedule.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for mean, value in zip(
+                self.ema.state_dict().values(), self.network.state_dict().values(), strict=True
+            ):
+                if mean.is_floating_point():
+                    mean.lerp_(value, 1 - decay)
+                else:
+                    mean.copy_(value)
+
+    def _batches(self, data: ConcatDataset[Batch]) -> Iterator[Batch]:
+        """Without end, from the step the run is at."""
+        size = self.experiment.schedule.batch
+        per_epoch = len(data) // size
+        weights = [
+            source.weight / len(part)
+            for source, part in zip(self.experiment.train, data.datasets, strict=True)
+            for _ in range(len(part))  # type: ignore[arg-type]
+        ]
+        mixed = len(self.experiment.train) > 1
+        epoch, skip = divmod(self.step, per_epoch)
+        while True:
+            set_epoch(data, epoch)
+            generator = torch.Generator().manual_seed(self.experiment.seed + epoch)
+            if mixed:
+                sampler = WeightedRandomSampler(weights, len(data), generator=generator)
+                order = list(sampler)
+            else:
+                order = torch.randperm(len(data), generator=generator).tolist()
+            yield from DataLoader(
+                data,
+                batch_sampler=[order[i * size : (i + 1) * size] for i in range(skip, per_epoch)],
+                num_workers=self.experiment.workers,
+                prefetch_factor=4 if self.experiment.workers else None,
+            )
+            epoch, skip = epoch + 1, 0
+
+
+def set_epoch(data: ConcatDataset[Batch], epoch: int) -> None:
+    """Fresh augmentation."""
+    for part in data.datasets:
+        assert isinstance(part, Examples)
+        part.epoch = epoch
+
+
+def _rate(step: int, steps: int, ramp: int, flat: float) -> float:
+    if step < ramp:
+        return (step + 1) / ramp
+    through = (step - flat * steps) / max(1.0, (1 - flat) * steps)
+    return 1.0 if through <= 0 else 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, through)))
+
+
+def _note(losses: dict[str, Tensor]) -> str:
+    return " ".join(f"{name} {float(loss):.4g}" for name, loss in losses.items())
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"), console=console,
+    )  # fmt: skip
