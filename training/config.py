@@ -65,6 +65,20 @@ class LossWeights(_Strict):
     nerpe: float = 300.0
 
 
+class Serving(_Strict):
+    """What the bundle says of itself, and the choices that were measured on dev."""
+
+    default_head: Literal["simcc", "nerpe", "heatmap"] = "simcc"
+    simcc: Literal["expectation", "argmax"] = "expectation"
+    heatmap: Literal["dark", "quarter", "argmax"] = "dark"
+    blur: int = Field(11, ge=1, description="DARK's kernel in cells")
+    nerpe: Literal["progressive", "standard"] = "progressive"
+    resolution: int = Field(512, ge=16, le=2048)
+    largest_batch: int = 32
+    data: str = Field(description="what the weights learnt from")
+    start: str = Field(description="what they started from, and its licence")
+
+
 class Experiment(_Strict):
     """A config file."""
 
@@ -83,6 +97,7 @@ class Experiment(_Strict):
     warm_up: WarmUp = WarmUp()
     schedule: Schedule
     losses: LossWeights = LossWeights()
+    serving: Serving
     samples: int = Field(1, ge=1, description="NerPE's N_Z, positions a cell and step")
     checkpoint_every: int = 100
 
@@ -90,6 +105,10 @@ class Experiment(_Strict):
     def folder(self) -> Path:
         """Of this experiment's run."""
         return self.runs / self.name
+
+    def teacher_file(self, number: int) -> Path:
+        """What the teachers saw of the training set of that number."""
+        return self.folder / f"teacher-{number}.npy"
 
 
 def load_experiment(path: Path) -> Experiment:

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +30,11 @@ from models.bundle import (
 )
 from models.keypoints import COCO17
 from models.networks.pose import PoseNetwork
+from training.config import Serving
 from training.train import fold_batch_norm
 
 TOLERANCE = 1e-4
 """Of what a graph answers against torch, relative to the largest value."""
-
-LARGEST_BATCH = 32
 
 
 class ExportError(Exception):
@@ -58,20 +58,18 @@ def export_bundle(
     folder: Path,
     *,
     name: str,
-    defaults: Callable[[Heads], Heads],
-    default_head: str,
-    provenance: Provenance,
+    recipe: str,
+    serving: Serving,
     accuracy: dict[str, float],
 ) -> PoseManifest:
     """Write a pose bundle.
 
     Args:
         network: trained.
-        folder: of the bundle; what it held is replaced, CARD.md and pictures are kept.
+        folder: of the bundle; its graphs and manifest are replaced, what else lies there is kept.
         name: of the bundle.
-        defaults: puts the measured choices of decode and resolution into the heads.
-        default_head: of the measured choices.
-        provenance: where the weights come from.
+        recipe: the experiment file that made it.
+        serving: what the bundle says of itself, and the measured choices.
         accuracy: measured.
 
     Raises:
@@ -91,15 +89,22 @@ def export_bundle(
             name=name,
             kind="pose",
             keypoint_set=COCO17.name,
-            input=InputSpec(width=shape.size[0], height=shape.size[1], largest_batch=LARGEST_BATCH),
+            input=InputSpec(
+                width=shape.size[0], height=shape.size[1], largest_batch=serving.largest_batch
+            ),
             crop=CropSpec(matrix=shape.matrix, padding=1.25),
             encoder="encoder.onnx",
             feature_shape=(features[0], features[1], features[2]),
-            heads=defaults(_head_specs(network)),
-            default_head=default_head,  # type: ignore[arg-type]
+            heads=_head_specs(network, serving),
+            default_head=serving.default_head,
             files=files,
             licence="Apache-2.0",
-            provenance=provenance,
+            provenance=Provenance(
+                data=serving.data,
+                start=serving.start,
+                recipe=recipe,
+                date=datetime.now(UTC).date(),
+            ),
             accuracy=accuracy,
         )
         (draft / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n")
@@ -113,14 +118,14 @@ def export_bundle(
     return manifest
 
 
-def _head_specs(network: PoseNetwork) -> Heads:
+def _head_specs(network: PoseNetwork, serving: Serving) -> Heads:
     shape, codec = network.shape, network.heatmap_codec
     return Heads(
         simcc=SimccSpec(
             graph="simcc.onnx",
             split=shape.simcc_split,
             sigma=shape.simcc_sigma,
-            decode="expectation",
+            decode=serving.simcc,
         ),
         heatmap=HeatmapSpec(
             graph="heatmap.onnx",
@@ -128,8 +133,8 @@ def _head_specs(network: PoseNetwork) -> Heads:
             height=codec.grid[1],
             grid=codec.mapping,
             sigma=codec.sigma,
-            blur=codec.blur,
-            decode="dark",
+            blur=serving.blur,
+            decode=serving.heatmap,
         ),
         nerpe=NerpeSpec(
             cells="nerpe-cells.onnx",
@@ -137,8 +142,8 @@ def _head_specs(network: PoseNetwork) -> Heads:
             width=shape.cells[0],
             height=shape.cells[1],
             sigma=shape.nerpe_sigma,
-            decode="progressive",
-            resolution=512,
+            decode=serving.nerpe,
+            resolution=serving.resolution,
         ),
     )
 

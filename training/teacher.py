@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from rich.progress import track
 from models.geometry import CropGeometry, Size
 from models.keypoints import COCO17
 from training.data.annotations import LabelledPerson
+from training.data.images import read_image
 
 SIZE: Size = (192, 256)
 GRID: Size = (48, 64)
@@ -54,8 +54,7 @@ def observe(people: list[LabelledPerson], teachers: Iterable[Path], output: Path
 
 
 def _pixels(person: LabelledPerson) -> NDArray[np.float32]:
-    image = cv2.cvtColor(cv2.imread(str(person.image)), cv2.COLOR_BGR2RGB)
-    crop = plain_crop(person).cut(np.asarray(image, np.uint8))
+    crop = plain_crop(person).cut(read_image(person.image))
     return ((crop - _MEAN) / _STD).transpose(2, 0, 1).astype(np.float32)
 
 

@@ -7,6 +7,7 @@ import csv
 import math
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -20,10 +21,9 @@ from models.keypoints import COCO17
 from models.networks.pose import PoseNetwork
 from models.networks.tinypose import TinyPoseTrunk, load_pp_tinypose
 from training.config import Experiment
-from training.data.annotations import read_people
 from training.data.examples import Examples
-from training.data.split import is_dev
 from training.losses import Batch, pose_losses, weighted
+from training.prepare import read_source
 
 console = Console(stderr=True)
 
@@ -52,7 +52,7 @@ def train(experiment: Experiment) -> Path:
         state = None
         network = start_network(experiment)
         warm_up(network, data, experiment, device)
-    network.to(device, memory_format=torch.channels_last)
+    network.to(device).to(memory_format=torch.channels_last)
     run = _Run(network, experiment, device)
     if state is None:
         run.save(last)
@@ -64,35 +64,19 @@ def train(experiment: Experiment) -> Path:
 
 def training_data(experiment: Experiment) -> ConcatDataset[Batch]:
     """The sets of an experiment; the teacher's maps are expected where `prepare` puts them."""
-    sets = []
-    for number, source in enumerate(experiment.train):
-        people = read_people(
-            source.annotations,
-            source.images,
+    sets = [
+        Examples(
+            read_source(source).people,
             COCO17,
-            wanted=lambda image_id, split=source.split: (
-                split == "all" or is_dev(image_id) == (split == "dev")
-            ),
-            unlabelled=source.unlabelled,
-            smallest=source.smallest,
-        ).people
-        sets.append(
-            Examples(
-                people,
-                COCO17,
-                experiment.shape.size,
-                experiment.shape.matrix,
-                augmentation=experiment.augmentation,
-                teacher=teacher_file(experiment, number) if experiment.teachers else None,
-                seed=experiment.seed,
-            )
+            experiment.shape.size,
+            experiment.shape.matrix,
+            augmentation=experiment.augmentation,
+            teacher=experiment.teacher_file(number) if experiment.teachers else None,
+            seed=experiment.seed,
         )
+        for number, source in enumerate(experiment.train)
+    ]
     return ConcatDataset(sets)
-
-
-def teacher_file(experiment: Experiment, number: int) -> Path:
-    """What the teachers saw of an experiment's set."""
-    return experiment.folder / f"teacher-{number}.npy"
 
 
 def start_network(experiment: Experiment) -> PoseNetwork:
@@ -119,7 +103,7 @@ def fold_batch_norm(module: nn.Module) -> None:
         fold_batch_norm(child)
     if isinstance(module, nn.Sequential):
         layers = list(module)
-        for index, (first, second) in enumerate(zip(layers, layers[1:], strict=False)):
+        for index, (first, second) in enumerate(pairwise(layers)):
             if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
                 module[index] = fuse_conv_bn_eval(first, second)
                 module[index + 1] = nn.Identity()
@@ -174,7 +158,7 @@ def warm_up(
                     teacher_share=share, samples=experiment.samples, generator=generator,
                 )  # fmt: skip
                 optimizer.zero_grad()
-                weighted(losses, experiment.losses).backward()
+                torch.autograd.backward(weighted(losses, experiment.losses))
                 nn.utils.clip_grad_norm_(heads, experiment.schedule.clip)
                 optimizer.step()
                 schedule.step()
@@ -249,7 +233,7 @@ class _Run:
                     teacher_share=share, samples=experiment.samples, generator=generator,
                 )  # fmt: skip
                 self.optimizer.zero_grad()
-                weighted(losses, experiment.losses).backward()
+                torch.autograd.backward(weighted(losses, experiment.losses))
                 nn.utils.clip_grad_norm_(self.network.parameters(), plan.clip)
                 self.optimizer.step()
                 self.rates.step()

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from models.geometry import Box, CropGeometry, CropMatrix, Size
 from models.keypoints import KeypointSet
 from training.data.annotations import LabelledPerson
+from training.data.images import read_image
 from training.teacher import GRID, plain_crop
 from training.teacher import SIZE as TEACHER_SIZE
 
@@ -81,14 +82,13 @@ class Examples(Dataset[dict[str, Tensor]]):
         return len(self.people)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """crop (H, W, 3) uint8, points (K, 2) crop px, visible (K,) bool, index; with a teacher
+        """Crop (H, W, 3) uint8, points (K, 2) crop px, visible (K,) bool, index; with a teacher
         also maps (K, rows, columns) float32, all zero outside what the teacher saw.
         """
         person = self.people[index]
         random = np.random.default_rng((self.seed, self.epoch, index))
         geometry, mirrored = self._geometry(person, random)
-        image = cv2.imread(str(person.image))
-        crop = geometry.cut(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8))
+        crop = geometry.cut(read_image(person.image))
         if self.augmentation is not None:
             crop = _coloured(crop, self.augmentation.colour, random)
             if random.random() < self.augmentation.cutout:

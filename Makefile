@@ -1,0 +1,51 @@
+# make serve: a virtual environment with the light set, then the service on the committed weights.
+# make test:  everything installed, everything checked and tested.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+export SUBPOSE_LATEST ?= true
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: serve test check format bench test-ultralytics clean
+
+serve: $(VENV)/.light
+	$(BIN)/subpose serve
+
+test: check
+	$(BIN)/pytest -q
+
+check: $(VENV)/.full
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.full
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.full
+	$(BIN)/python -m tests.bench.serve
+
+# AGPL-3.0 code, in an environment of its own that nothing else uses.
+test-ultralytics: $(VENV)-ultralytics/.full
+	$(VENV)-ultralytics/bin/pytest -q -m ultralytics
+
+$(VENV)/.light: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt -e '.[cpu]'
+	touch $@
+
+$(VENV)/.full: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt -e '.[cpu,training,dev]'
+	touch $@ $(VENV)/.light
+
+$(VENV)-ultralytics/.full: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-ultralytics
+	$(VENV)-ultralytics/bin/pip install -q -c constraints.txt -e '.[cpu,training,dev,ultralytics]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(VENV)-ultralytics

@@ -1,0 +1,58 @@
+"""What training needs before its first step: checked sets, and what the teachers see of them."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from models.keypoints import COCO17
+from training.config import DataSource, Experiment
+from training.data.annotations import LabelledSet, read_people
+from training.data.split import is_dev
+from training.teacher import observe
+
+console = Console(stderr=True)
+
+
+def prepare(experiment: Experiment) -> None:
+    """Read every set of an experiment, say what cannot be used and why, and run the teachers.
+
+    Raises:
+        ValueError: a file is not a COCO-style one, or a set has no one left.
+    """
+    experiment.folder.mkdir(parents=True, exist_ok=True)
+    table = Table("set", "split", "people", "labelled", "left out", title=experiment.name)
+    sets = [read_source(source) for source in (*experiment.train, experiment.dev)]
+    for source, found in zip((*experiment.train, experiment.dev), sets, strict=True):
+        if not found.people:
+            raise ValueError(f"{source.annotations} has no one to learn from: {found.rejected}")
+        labelled = sum(bool(person.visibility.any()) for person in found.people)
+        left_out = ", ".join(f"{count} {reason}" for reason, count in found.rejected.items())
+        table.add_row(
+            source.annotations.stem, source.split, str(len(found.people)), str(labelled), left_out
+        )
+    console.print(table)
+    if experiment.teachers is None:
+        return
+    for number, found in enumerate(sets[:-1]):
+        output = experiment.teacher_file(number)
+        if output.exists():
+            console.print(f"{output} is there already")
+        else:
+            observe(found.people, experiment.teachers.files, output)
+
+
+def read_source(source: DataSource) -> LabelledSet:
+    """The people of one set and split."""
+
+    def wanted(image_id: int) -> bool:
+        return source.split == "all" or is_dev(image_id) == (source.split == "dev")
+
+    return read_people(
+        source.annotations,
+        source.images,
+        COCO17,
+        wanted=wanted,
+        unlabelled=source.unlabelled,
+        smallest=source.smallest,
+    )
