@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 from collections.abc import Generator
 from functools import partial
 from types import FrameType
-from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -61,16 +61,34 @@ async def _serve(server: Server, companions: list[_Companion]) -> None:
 
 
 class Server(uvicorn.Server):
-    """A server that says it is leaving before it refuses work, and finishes what it accepted."""
+    """A server that says it is leaving before it refuses work, and finishes what it accepted.
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
-        super().__init__(config)
+    Args:
+        app: by `create_app`.
+        settings: the same.
+    """
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        super().__init__(_config(app, settings, settings.port))
         self._app = app
         self._state: State = app.state.subpose
         self._leaving: asyncio.Task[None] | None = None
         self.failed = False
+        self.metrics: uvicorn.Server | None = None
+        if settings.metrics_port is not None:
+            config = _config(create_metrics_app(app), settings, settings.metrics_port)
+            self.metrics = _Companion(config)
 
-    async def startup(self, sockets: Any = None) -> None:  # noqa: ANN401
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve, with the metrics beside where they have a port of their own."""
+        async with asyncio.TaskGroup() as group:
+            if self.metrics is not None:
+                group.create_task(self.metrics.serve())
+            await super().serve(sockets)
+            if self.metrics is not None:
+                self.metrics.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen at once; end the process should the weights fail to load."""
         await super().startup(sockets)
         self._loop = asyncio.get_running_loop()
@@ -104,7 +122,7 @@ class Server(uvicorn.Server):
             return
         error = opening.exception()
         if error is None:
-            logger.info("ready on http://%s:%d", self.config.host, self.port)
+            logger.info("ready on http://%s:%d", self.config.host, port_of(self))
             return
         self.failed = self.should_exit = True
         if isinstance(error, BundleError | EngineError):
@@ -112,10 +130,10 @@ class Server(uvicorn.Server):
         else:
             logger.error("cannot start", exc_info=error)
 
-    @property
-    def port(self) -> int:
-        """The one it listens on, also where a free one was asked for."""
-        return int(self.servers[0].sockets[0].getsockname()[1])
+
+def port_of(server: uvicorn.Server) -> int:
+    """The port that a started server listens on."""
+    return int(server.servers[0].sockets[0].getsockname()[1])
 
 
 class _Companion(uvicorn.Server):

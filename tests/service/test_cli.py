@@ -1,0 +1,294 @@
+import io
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dotenv import dotenv_values
+from fastapi.testclient import TestClient
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from models.bundle import BUNDLES
+from service.app import create_app
+from service.cli import app
+from service.doctor import SAMPLE
+from service.predict import write_whole
+from service.settings import Settings
+
+SUBPOSE = [sys.executable, "-c", "from service.cli import app; app()"]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # no .env of a developer
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    shutil.copy(SAMPLE, folder / "b.jpg")
+    with Image.open(SAMPLE) as image:
+        image.crop((320, 0, 640, 427)).save(folder / "a.png")
+    (folder / "notes.txt").write_text("no photo")
+    return folder
+
+
+def subpose(*arguments: str | Path, stdin: bytes | None = None, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+    assert result.exit_code == code, result.output
+    return result
+
+
+def answers(result: Result) -> list[dict[str, object]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_version_is_the_installed_one() -> None:
+    assert subpose("--version").stdout.strip() == version("subpose")
+
+
+def test_predict_answers_what_the_service_answers() -> None:
+    (found,) = answers(subpose("predict", SAMPLE))
+    with TestClient(create_app(Settings()), base_url="http://localhost") as client:
+        while client.get("/readyz").status_code != 200:
+            pass
+        served = client.post("/pose", content=SAMPLE.read_bytes()).json()
+    only_served = {"id", "expires", "timings_ms"}
+    assert found.pop("file") == str(SAMPLE)
+    assert found.pop("image_id") == 1
+    assert found["people"]
+    assert found == {k: v for k, v in served.items() if k not in {*only_served, "image_id"}}
+
+
+def test_predict_takes_the_parameters_of_the_service() -> None:
+    boxes = [[95, 98, 102, 303], [200, 110, 95, 300]]
+    arguments = ("predict", SAMPLE, "--boxes", json.dumps(boxes), "--head", "nerpe")
+    (plain,) = answers(subpose(*arguments, "--decode", "standard", "--resolution", "40"))
+    (flipped,) = answers(
+        subpose(*arguments, "--decode", "standard", "--resolution", "40", "--flip")
+    )
+    assert (plain["detector"], plain["decode"], plain["resolution"]) == (None, "standard", 40)
+    for answer in (plain, flipped):
+        people = answer["people"]
+        assert isinstance(people, list)
+        assert [[p["box"][k] for k in ("x", "y", "width", "height")] for p in people] == boxes
+    assert plain["people"] != flipped["people"]
+
+
+def test_predict_runs_several_heads_at_once() -> None:
+    (answer,) = answers(subpose("predict", SAMPLE, "--head", "heatmap,simcc", "--max-people", "1"))
+    people = answer["people"]
+    assert isinstance(people, list)
+    (person,) = people
+    assert person["heads"]["heatmap"]["keypoints"] == person["keypoints"]
+    assert person["heads"].keys() == {"heatmap", "simcc"}
+
+
+def test_predict_takes_files_folders_patterns_and_standard_input(photos: Path) -> None:
+    a, b = str(photos / "a.png"), str(photos / "b.jpg")
+    few = ("--max-people", "1")
+    assert [x["file"] for x in answers(subpose("predict", photos, *few))] == [a, b]
+    assert [x["file"] for x in answers(subpose("predict", photos / "*.jpg", a, *few))] == [b, a]
+    (piped,) = answers(subpose("predict", "-", *few, stdin=SAMPLE.read_bytes()))
+    (named,) = answers(subpose("predict", SAMPLE, *few))
+    assert piped.pop("file") == "-"
+    assert named.pop("file") == str(SAMPLE)
+    assert piped == named
+
+
+def test_predict_writes_json_and_picture_in_place_of_standard_output(tmp_path: Path) -> None:
+    out, drawn = tmp_path / "out.json", tmp_path / "out.png"
+    assert subpose("predict", SAMPLE, "--json", out, "--draw", drawn).stdout == ""
+    assert json.loads(out.read_text())["people"]
+    with Image.open(drawn) as picture, Image.open(SAMPLE) as photo:
+        assert (picture.format, picture.size) == ("PNG", photo.size)
+    assert {path.name for path in tmp_path.iterdir()} == {"out.json", "out.png"}
+
+
+def test_predict_draws_several_photos_into_a_folder(photos: Path, tmp_path: Path) -> None:
+    subpose("predict", photos, "--draw", tmp_path / "new" / "drawn", "--max-people", "1")
+    assert {p.name for p in (tmp_path / "new" / "drawn").iterdir()} == {"a.png", "b.png"}
+
+
+def test_coco_rows_of_all_photos_are_one_list_numbered_by_name_or_place(photos: Path) -> None:
+    shutil.copy(SAMPLE, photos / "000000281759.jpg")
+    (line,) = subpose("predict", photos, "-f", "coco").stdout.splitlines()
+    rows = json.loads(line)
+    assert {row["image_id"] for row in rows} == {281759, 2, 3}
+    assert all(len(row["keypoints"]) == 51 for row in rows)
+
+
+def test_openpose_is_a_document_a_photo(photos: Path) -> None:
+    documents = answers(subpose("predict", photos, "-f", "openpose"))
+    assert [document["version"] for document in documents] == [1.3, 1.3]
+    assert all(document["people"] for document in documents)
+
+
+def test_a_photo_that_fails_is_named_and_the_others_answer(photos: Path) -> None:
+    (photos / "c.jpg").write_bytes(SAMPLE.read_bytes()[:20_000])
+    (photos / "d.jpg").write_bytes(b"hello")
+    result = subpose("predict", photos, code=1)
+    assert len(answers(result)) == 2
+    complaints = result.stderr.splitlines()
+    assert [re.findall(r"(\w\.jpg): ", line) for line in complaints] == [["c.jpg"], ["d.jpg"]]
+
+
+def test_where_every_photo_fails_no_file_is_written(tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_bytes(b"hello")
+    subpose("predict", "x.jpg", "--json", "out.json", code=1)
+    assert not (tmp_path / "out.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["nowhere.jpg"], "nowhere.jpg"),
+        ([str(SAMPLE), "--head", "hourglass"], "--head: 'hourglass'"),
+        ([str(SAMPLE), "--head", "simcc", "--decode", "dark"], "--decode: 'dark'"),
+        ([str(SAMPLE), "--head", "simcc,nerpe", "--resolution", "64"], "--head"),
+        ([str(SAMPLE), "--head", "nerpe", "--resolution", "5"], "--resolution: 5"),
+        ([str(SAMPLE), "--boxes", "[[1, 2, 3]]"], "--boxes"),
+        ([str(SAMPLE), str(SAMPLE), "--boxes", "[[1, 2, 30, 40]]"], "--boxes"),
+        ([str(SAMPLE), "--max-people", "0"], "--max-people: 0"),
+        ([str(SAMPLE), "--model", "hourglass"], "'hourglass'"),
+        ([str(SAMPLE), "--detector", "nobody"], "'nobody'"),
+        ([str(SAMPLE), "--device", "abacus"], "SUBPOSE_DEVICE"),
+        ([str(SAMPLE), "--draw", "out.gif"], "out.gif"),
+        ([str(SAMPLE), "--json", "no/such/folder.json"], "no/such"),
+        ([str(SAMPLE), "--bundles", "nowhere"], "pose-s"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(arguments: list[str], named: str) -> None:
+    result = subpose("predict", *arguments, code=2)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("subpose: ")
+    assert named in line
+    assert result.stdout == ""
+
+
+def test_a_file_is_there_whole_or_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out.json"
+    target.write_text("before")
+    whole = Path.write_bytes
+
+    def full_disk(path: Path, data: bytes) -> int:
+        whole(path, data[: len(data) // 2])
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_whole(target, b"after")
+    assert target.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_an_interrupt_ends_with_130_and_no_traceback() -> None:
+    command = [*SUBPOSE, "predict", str(SAMPLE), "-"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        assert json.loads(process.stdout.readline())["people"]  # now it waits for stdin
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert b"Traceback" not in process.stderr.read()
+
+
+def test_models_lists_every_bundle_and_marks_the_defaults() -> None:
+    lines = subpose("models").stdout
+    for name in (path.name for path in BUNDLES.iterdir() if (path / "manifest.json").exists()):
+        assert name in lines
+    assert re.search(r"pose-s\* .*coco17 .*192x256 .*onnxruntime/cpu .*Apache-2.0", lines)
+    assert re.search(r"person-n\* .*people .*Apache-2.0", lines)
+
+
+def test_settings_come_from_flag_over_environment_over_file_over_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("SUBPOSE_PORT=9001\nSUBPOSE_DEADLINE_MS=77\n")
+    monkeypatch.setenv("SUBPOSE_PORT", "9002")
+    lines = subpose("config").stdout.splitlines()
+    assert [line.split() for line in lines if "_PORT=" in line][0] == [
+        "SUBPOSE_PORT=9002", "#", "environment",
+    ]  # fmt: skip
+    assert any(line.split() == ["SUBPOSE_DEADLINE_MS=77", "#", ".env"] for line in lines)
+    assert any(line.split() == ["SUBPOSE_HOST=127.0.0.1", "#", "default"] for line in lines)
+    assert "port: 127.0.0.1:9003" in _doctor_port("--port", "9003")
+
+
+def _doctor_port(*arguments: str) -> str:
+    lines = CliRunner().invoke(app, ["doctor", *arguments]).stdout.splitlines()
+    return "".join(re.sub(r"ok +port +", "port: ", line) for line in lines if " port " in line)
+
+
+def test_config_hides_keys_and_reads_back_as_an_env_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUBPOSE_API_KEYS", "open-sesame,friend")
+    monkeypatch.setenv("SUBPOSE_HOSTS", "pose.example,localhost")
+    text = subpose("config").stdout
+    assert "sesame" not in text
+    assert "friend" not in text
+    values = dotenv_values(stream=io.StringIO(text))
+    assert values.keys() == {
+        f"SUBPOSE_{name.upper()}"
+        for name in Settings.model_fields
+        if getattr(Settings(), name) is not None
+    }
+    monkeypatch.delenv("SUBPOSE_API_KEYS")
+    before = Settings()
+    for name, value in values.items():
+        if name != "SUBPOSE_API_KEYS":
+            monkeypatch.setenv(name, str(value))
+    assert Settings() == before
+
+
+@pytest.mark.parametrize("command", ["serve", "predict -", "models", "doctor", "config"])
+def test_every_command_refuses_an_unknown_setting(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUBPOSE_PROT", "8001")
+    (line,) = subpose(*command.split(), code=2).stderr.splitlines()
+    assert "SUBPOSE_PROT" in line
+    assert "SUBPOSE_PORT" in line
+
+
+@pytest.fixture
+def server() -> Iterator[subprocess.Popen[str]]:
+    command = [*SUBPOSE, "serve", "--port", "0", "--latest"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    yield process
+    process.kill()
+    process.wait()
+    assert process.stderr
+    process.stderr.close()
+
+
+def test_serve_listens_where_its_flags_say_and_ends_in_order(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.setenv("SUBPOSE_PORT", "1")
+    process: subprocess.Popen[str] = request.getfixturevalue("server")
+    assert process.stderr
+    ready = (re.search(r"ready on (http://\S+)", line) for line in process.stderr)
+    base = next(match[1] for match in ready if match)
+    with urllib.request.urlopen(f"{base}/readyz", timeout=10) as answer:
+        assert answer.status == 200
+    post = urllib.request.Request(f"{base}/pose", SAMPLE.read_bytes(), method="POST")
+    with urllib.request.urlopen(post, timeout=30) as answer:
+        assert json.load(answer)["people"]
+    with urllib.request.urlopen(f"{base}/heatmap?format=npy", timeout=30) as answer:
+        assert np.load(io.BytesIO(answer.read())).ndim == 3
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
