@@ -82,11 +82,15 @@ class Examples(Dataset[dict[str, Tensor]]):
         return len(self.people)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Crop (H, W, 3) uint8, points (K, 2) crop px, visible (K,) bool, index; with a teacher
-        also maps (K, rows, columns) float32, all zero outside what the teacher saw.
+        """One example.
+
+        Returns:
+            crop (H, W, 3) uint8, points (K, 2) crop px, visible (K,) bool, index; with a teacher
+            also maps (K, rows, columns) float32, all zero outside what the teacher saw.
         """
         person = self.people[index]
-        random = np.random.default_rng((self.seed, self.epoch, index))
+        # The warm-up's epochs count down from -1, and a seed has no sign.
+        random = np.random.default_rng((self.seed, self.epoch % 2**32, index))
         geometry, mirrored = self._geometry(person, random)
         crop = geometry.cut(read_image(person.image))
         if self.augmentation is not None:
