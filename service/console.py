@@ -1,0 +1,70 @@
+"""What the command line says: results on stdout, all else, in one line each, on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from models.bundle import BundleError
+from models.engines import EngineError
+from service.predict import NoPhotos
+from service.problems import InvalidParameter, Problem
+from service.settings import PREFIX, Settings
+
+# Into a pipe nothing is wrapped.
+stdout = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+stderr = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """What a user can mend is said without a traceback, with exit code 2."""
+    try:
+        yield
+    except (BundleError, EngineError, NoPhotos, OSError, Problem, ValidationError) as error:
+        stop(words(error))
+
+
+def complain(message: str) -> None:
+    """Say what is wrong."""
+    stderr.print(f"subpose: {message}", style="red", markup=False, soft_wrap=True)
+
+
+def stop(message: str) -> NoReturn:
+    """Say what is wrong with usage or configuration, and end."""
+    complain(message)
+    raise typer.Exit(2)
+
+
+def words(error: Exception) -> str:
+    """An error as a user would say it: by flag or setting, file, reason."""
+    if isinstance(error, InvalidParameter):
+        return "; ".join(f"{_flag(name)}: {message}" for name, message in error.errors)
+    if isinstance(error, ValidationError):
+        return "; ".join(_validation(error))
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
+def _validation(error: ValidationError) -> Iterator[str]:
+    settings = error.title == Settings.__name__
+    for problem in error.errors():
+        name = ".".join(map(str, problem["loc"]))
+        message = problem["msg"].removeprefix("Value error, ")
+        if not name:
+            yield message
+        elif settings:  # its value may be a secret
+            yield f"{PREFIX}{name.upper()}: {message}"
+        else:
+            yield f"{_flag(name)}: {problem['input']!r}: {message}"
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
