@@ -60,6 +60,7 @@ class SimccSpec(_Strict):
     graph: str
     split: float = Field(gt=0)
     sigma: tuple[float, float] = Field(description="of the labels in bins, x and y")
+    window: float = Field(2.0, gt=0, description="sigmas around the peak in the expectation")
     decode: Literal["expectation", "argmax"]
 
 

@@ -136,7 +136,10 @@ class PoseModel:
         """
         decode = self._checked(head, decode, resolution)
         if head == "simcc":
-            return self._simcc.decode(*self._simcc_logits(features), decode)  # type: ignore[arg-type]
+            simcc = self.manifest.heads.simcc
+            assert simcc is not None
+            logits = self._simcc_logits(features)
+            return self._simcc.decode(*logits, decode, window=simcc.window)  # type: ignore[arg-type]
         if head == "heatmap":
             return self._heatmap.decode(self._heatmaps(features), decode)  # type: ignore[arg-type]
         spec = self.manifest.heads.nerpe

@@ -12,7 +12,7 @@ from models.codecs import Decoded
 from models.detectors import Detector
 from models.geometry import Box, CropGeometry
 from models.keypoints import KeypointSet
-from models.pose import PoseModel
+from models.pose import Features, PoseModel
 
 SAME_POSE = 0.9
 """Object keypoint similarity above which two people are one (MODELS 4)."""
@@ -96,6 +96,23 @@ def suppress(
     return kept
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """The people of one photo after the encoder, for any head to read.
+
+    Attributes:
+        boxes: of the people, px of the image.
+        geometries: of their crops.
+        features: of their crops.
+        detected: the boxes are a detector's, so one person may have several.
+    """
+
+    boxes: Sequence[Box]
+    geometries: Sequence[CropGeometry]
+    features: Features
+    detected: bool
+
+
 class Predictor:
     """A pose model and a detector."""
 
@@ -132,43 +149,68 @@ class Predictor:
             ValueError: neither boxes nor a detector; a box without area; a head or decode that
                 the model does not have.
         """
-        heads = list(heads or [self.model.default_head])
-        given = boxes is not None
+        encoded = self.encode(
+            image, boxes=boxes, flip=flip, max_people=max_people, min_box_score=min_box_score
+        )
+        return self.read(encoded, heads, decode, resolution)
+
+    def encode(
+        self,
+        image: NDArray[np.uint8],
+        *,
+        boxes: Sequence[Box] | None = None,
+        flip: bool = False,
+        max_people: int = 20,
+        min_box_score: float | None = None,
+    ) -> Encoded:
+        """The first half of `predict`, with the same arguments: boxes, crops, features.
+
+        Raises:
+            ValueError: neither boxes nor a detector; a box without area.
+        """
+        detected = boxes is None
         if boxes is None:
             if self.detector is None:
                 raise ValueError("no detector is loaded: give boxes")
             (boxes,) = self.detector.detect([image], min_box_score=min_box_score)
             boxes = boxes[:max_people]
-        if not boxes:
-            return []
         cuts = [self.model.cut(image, box) for box in boxes]
         geometries = [geometry for geometry, _ in cuts]
-        poses = self._poses(
-            np.stack([crop for _, crop in cuts]), geometries, heads, decode, resolution, flip
-        )
-        people = [
-            Person(box, {head: poses[head][i] for head in heads}) for i, box in enumerate(boxes)
-        ]
-        if given:
-            return people
-        return [people[i] for i in suppress(people, geometries, self.model.keypoints)]
+        features = Features(np.empty((0, *self.model.manifest.feature_shape), np.float32))
+        if cuts:
+            crops = np.stack([crop for _, crop in cuts])
+            features = Features.stack(
+                [self.model.encode(crops[part], flip=flip) for part in self._batches(len(crops))]
+            )
+        return Encoded(boxes, geometries, features, detected)
 
-    def _poses(
+    def read(
         self,
-        crops: NDArray[np.uint8],
-        geometries: Sequence[CropGeometry],
-        heads: Sequence[str],
-        decode: str | None,
-        resolution: int | None,
-        flip: bool,
-    ) -> dict[str, list[Pose]]:
-        """By head, in batches no larger than the bundle allows."""
-        largest = self.model.manifest.input.largest_batch
+        encoded: Encoded,
+        heads: Sequence[str] | None = None,
+        decode: str | None = None,
+        resolution: int | None = None,
+    ) -> list[Person]:
+        """The second half of `predict`, with the same arguments: joints, people.
+
+        Raises:
+            ValueError: a head or decode that the model does not have.
+        """
+        heads = list(heads or [self.model.default_head])
         poses: dict[str, list[Pose]] = {head: [] for head in heads}
-        for start in range(0, len(crops), largest):
-            part = slice(start, start + largest)
-            features = self.model.encode(crops[part], flip=flip)
+        for part in self._batches(len(encoded.boxes)):
             for head in heads:
-                decoded = self.model.decode(features, head, decode, resolution)
-                poses[head] += poses_of(decoded, geometries[part])
-        return poses
+                decoded = self.model.decode(encoded.features[part], head, decode, resolution)
+                poses[head] += poses_of(decoded, encoded.geometries[part])
+        people = [
+            Person(box, {head: poses[head][i] for head in heads})
+            for i, box in enumerate(encoded.boxes)
+        ]
+        if not encoded.detected:
+            return people
+        return [people[i] for i in suppress(people, encoded.geometries, self.model.keypoints)]
+
+    def _batches(self, count: int) -> list[slice]:
+        """No larger than the bundle allows."""
+        largest = self.model.manifest.input.largest_batch
+        return [slice(start, start + largest) for start in range(0, count, largest)]
