@@ -1,5 +1,4 @@
 import re
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -43,9 +42,9 @@ def app() -> FastAPI:
 
 
 @pytest.fixture(scope="module")
-def client(app: FastAPI) -> Iterator[TestClient]:
+def client(app: FastAPI) -> TestClient:
     # Not entered: no weights are loaded, the page needs none.
-    yield TestClient(app, base_url="http://localhost")
+    return TestClient(app, base_url="http://localhost")
 
 
 @pytest.mark.parametrize("route", ["/", "/docs"])
