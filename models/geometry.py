@@ -20,6 +20,9 @@ CropMatrix = Literal["legacy", "udp"]
 Size = tuple[int, int]
 """(width, height)"""
 
+SMALLEST_PX, LARGEST_PX = 1e-3, 1e9
+"""Sides of a box that a crop can be made of."""
+
 
 @dataclass(frozen=True, slots=True)
 class Box:
@@ -102,12 +105,15 @@ class CropGeometry:
             mirrored: the crop seen in a mirror: column u becomes W-1-u.
 
         Raises:
-            ValueError: a box without area, or with coordinates that are not finite.
+            ValueError: a box without area, or with coordinates that are not finite or so large
+                or small that float64 cannot hold the map.
         """
         if not all(map(math.isfinite, (box.x, box.y, box.width, box.height))):
             raise ValueError(f"box {box} has coordinates that are not finite")
         if box.width <= 0 or box.height <= 0:
             raise ValueError(f"box {box} has no area: width and height must be above 0")
+        if min(box.width, box.height) < SMALLEST_PX or max(box.width, box.height) > LARGEST_PX:
+            raise ValueError(f"box {box} is not between {SMALLEST_PX:g} and {LARGEST_PX:g} px")
         width, height = size
         padded = box.padded(width / height, padding)
         last = 1 if matrix == "udp" else 0
@@ -162,6 +168,8 @@ class CropGeometry:
         """
         affine = self.matrix
         factor = int(1 / math.sqrt(abs(np.linalg.det(affine[:, :2]))))
+        # An image that is thinner than a pixel of the crop needs no whole such pixel of memory.
+        factor = min(factor, *image.shape[:2])
         if factor >= 2:
             image, affine = _reduced(image, self, factor)
         if 0 in image.shape:
@@ -185,7 +193,8 @@ def _reduced(
     # A last column or row narrower than the factor is repeated to full width, not stretched.
     missing_y, missing_x = -part.shape[0] % factor, -part.shape[1] % factor
     if part.size and (missing_x or missing_y):
-        part = cv2.copyMakeBorder(part, 0, missing_y, 0, missing_x, cv2.BORDER_REPLICATE)
+        full = cv2.copyMakeBorder(part, 0, missing_y, 0, missing_x, cv2.BORDER_REPLICATE)
+        part = np.asarray(full, np.uint8)
         columns, rows = part.shape[1] // factor, part.shape[0] // factor
     if not columns or not rows:
         return np.zeros((0, 0, 3), np.uint8), geometry.matrix
