@@ -153,9 +153,9 @@ class NerpeHead(nn.Module):
         corner = low[:, None] + corners[:, None]  # (B, 4, Q, 2)
         index = torch.minimum(corner.clamp(min=0), size - 1)
         relative = 2 * (at[:, None] - index)
-        # Beyond the outermost centres two or four of the cells are one and the same; the small term
-        # shares evenly between them where both areas vanish.
-        opposite = relative.abs().prod(-1).flip(1) + 1e-9
+        # Beyond the outermost centres two or four of the cells are one and the same; right on such
+        # a centre their distances along that axis vanish, and the small term shares evenly.
+        opposite = (relative.abs() + 1e-9).prod(-1).flip(1)
         weights = opposite / opposite.sum(1, keepdim=True)
         flat = cells.flatten(2).transpose(1, 2).flatten(0, 1)  # (B * cells, C)
         batch = torch.arange(cells.shape[0], device=cells.device)[:, None, None]
