@@ -18,6 +18,10 @@ COARSE = 32
 """The lattice that `progressive` starts on, along the longer side (NerPE section 4.2)."""
 
 
+SAMPLES = 1 << 18
+"""How many of a batch's lattice samples `standard` evaluates at a time: bounds its memory."""
+
+
 @dataclass(frozen=True, slots=True)
 class NerpeCodec:
     """Positions are normalised: the crop's longer side spans [-1, 1].
@@ -69,17 +73,35 @@ class NerpeCodec:
         """
         xp = namespace(like)
         first = resolution if decode == "standard" else COARSE
-        values = field(self._positions(like, first))  # (B, Q, K)
-        columns, _ = self.lattice(first)
-        best = xp.argmax(values, axis=1)  # (B, K)
-        peak = xp.max(values, axis=1)
-        index = xp.stack([best % columns, best // columns], axis=-1)
+        index, peak = self._highest(field, like, first)
         while first < resolution:
             factor = 4 if first * 4 <= resolution or first * 2 < resolution else 2
             first *= factor
             index, peak = self._refine(field, like, index, factor, first)
         points = self._centers(index, first, like)
         return Decoded(denormalise(points, self.size), xp.clip(peak, 0.0, 1.0), first)
+
+    def _highest(self, field: Field, like: Array, resolution: int) -> tuple[Array, Array]:
+        """The whole lattice's highest samples, the first of equal ones.
+
+        Returns:
+            (B, K, 2) their columns and rows, (B, K) their values.
+        """
+        xp = namespace(like)
+        columns, rows = self.lattice(resolution)
+        step = max(1, SAMPLES // max(1, like.shape[0]))
+        numbers, peaks = [], []
+        for start in range(0, columns * rows, step):
+            flat = xp.arange(start, min(start + step, columns * rows), device=like.device)
+            index = xp.stack([flat % columns, flat // columns], axis=-1)
+            positions = self._centers(index, resolution, like)
+            values = field(xp.broadcast_to(positions[None], (like.shape[0], *positions.shape)))
+            numbers.append(xp.argmax(values, axis=1) + start)
+            peaks.append(xp.max(values, axis=1))
+        peak = xp.stack(peaks, axis=1)  # (B, parts, K)
+        part = xp.argmax(peak, axis=1)[:, None]
+        best = xp.take_along_axis(xp.stack(numbers, axis=1), part, axis=1)[:, 0]
+        return xp.stack([best % columns, best // columns], axis=-1), xp.max(peak, axis=1)
 
     def _refine(
         self, field: Field, like: Array, index: Array, factor: int, resolution: int
@@ -109,15 +131,6 @@ class NerpeCodec:
         best = xp.argmax(own, axis=-1)
         chosen = xp.broadcast_to(best[..., None, None], (batch, joints, 1, 2))
         return xp.take_along_axis(window, chosen, axis=2)[:, :, 0], xp.max(own, axis=-1)
-
-    def _positions(self, like: Array, resolution: int) -> Array:
-        """The whole lattice's sample centres, (B, Q, 2) normalised, row by row."""
-        xp = namespace(like)
-        columns, rows = self.lattice(resolution)
-        flat = xp.arange(columns * rows, device=like.device)
-        index = xp.stack([flat % columns, flat // columns], axis=-1)
-        positions = self._centers(index, resolution, like)
-        return xp.broadcast_to(positions[None], (like.shape[0], columns * rows, 2))
 
     def _centers(self, index: Array, resolution: int, like: Array) -> Array:
         """Sample indices -> normalised positions; u = (index + 0.5) * pitch - 0.5 (App. A.2)."""
