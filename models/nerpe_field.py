@@ -5,14 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from models.codecs.nerpe import COARSE
 from models.engines import Engine, Floats
 from models.geometry import Size, normalise
 
 QUERIES = 1 << 15
 """The most positions that are evaluated in one call: bounds its memory."""
-
-BLOCK = 8
-"""Samples from one coarse sample of a lattice to the next, where it is refined."""
 
 QUIET = 0.01
 """A block of a lattice whose coarse samples all stay below this is interpolated."""
@@ -63,6 +61,8 @@ def sample_lattice(
 ) -> Floats:
     """The field on a lattice: at every sample, or coarsely and then the blocks where a joint stirs.
 
+    Coarsely is as `progressive` decoding starts, so that no peak hides between two samples.
+
     Args:
         field: of B crops.
         size: of the crops (width, height).
@@ -76,7 +76,10 @@ def sample_lattice(
     """
     shape = len(joints), len(rows), len(columns)
     every_x, every_y = (part.ravel() for part in np.meshgrid(columns, rows))
-    coarse_x, coarse_y = _coarse(len(columns)), _coarse(len(rows))
+    coarse_x, coarse_y = (_coarse(part, max(size) / COARSE) for part in (columns, rows))
+    # Where the coarse lattice is nearly the whole one there is nothing to save.
+    exact = exact or min(len(coarse_x), len(coarse_y)) < 2
+    exact = exact or 2 * len(coarse_x) * len(coarse_y) > len(columns) * len(rows)
     result = np.empty((len(field), *shape), np.float32)
     for number in range(len(field)):
         own = field.of(number)
@@ -88,7 +91,7 @@ def sample_lattice(
             points = normalise(np.stack([x, y], axis=-1), size)
             return np.asarray(own(points[None])[0].T[joints].clip(0, 1), np.float32)
 
-        if exact or min(shape[1:]) <= 2 * BLOCK:
+        if exact:
             result[number] = evaluate(every_x, every_y).reshape(shape)
             continue
         grid_x, grid_y = np.meshgrid(columns[coarse_x], rows[coarse_y])
@@ -102,9 +105,12 @@ def sample_lattice(
     return result
 
 
-def _coarse(count: int) -> NDArray[np.int64]:
-    """Every BLOCK-th index, and the last."""
-    return np.unique(np.append(np.arange(0, count, BLOCK), count - 1))
+def _coarse(positions: NDArray[np.floating], pitch_px: float) -> NDArray[np.int64]:
+    """Indices of samples no more than a pitch apart, with the first and the last."""
+    count = len(positions)
+    span = float(np.diff(positions).max(initial=0.0))
+    block = max(1, int(pitch_px / span)) if span else 1
+    return np.unique(np.append(np.arange(0, count, block), count - 1))
 
 
 def _interpolated(
@@ -126,7 +132,7 @@ def _stirred(
     coarse: Floats, xs: NDArray[np.int64], ys: NDArray[np.int64], shape: tuple[int, int, int]
 ) -> NDArray[np.bool_]:
     """(h, w): the blocks of which a corner, or the corner of a neighbour, is not quiet."""
-    loud = (coarse > QUIET).any(0)
+    loud: NDArray[np.bool_] = np.any(coarse > QUIET, axis=0)
     # A block is loud if one of its four corners is; then it and its eight neighbours stir.
     blocks = loud[:-1, :-1] | loud[1:, :-1] | loud[:-1, 1:] | loud[1:, 1:]
     padded = np.pad(blocks, 1)
