@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.geometry import Box
 from models.keypoints import KeypointSet
+
+LARGEST = 1e9
+"""Numbers from here on, and those that are none, cannot be pixels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,24 +75,26 @@ def read_people(
         names = content["categories"][0]["keypoints"]
         photos = {photo["id"]: photo for photo in content["images"]}
         rows = content["annotations"]
-    except (KeyError, IndexError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ValueError(f"{annotations} is not a COCO-style keypoint file: {error!r}") from error
-    shared = [(names.index(name), i) for i, name in enumerate(keypoints.names) if name in names]
-    if not shared:
+    sources = [names.index(name) if name in names else None for name in keypoints.names]
+    if sources == [None] * len(sources):
         raise ValueError(f"{annotations} has no joint of {keypoints.name}")
     result = LabelledSet()
     present = {path.name for path in images.iterdir()}
     seen: set[int] = set()
     for row in rows:
-        reason, person = _read_person(row, photos, present, images, shared, len(keypoints))
-        if person is not None and not wanted(person.image_id):
+        try:
+            person = _read_person(row, photos, present, images, sources, len(names))
+        except _RowError as reason:
+            result.rejected[str(reason)] += 1
             continue
-        if person is not None and row["id"] in seen:
-            reason, person = "duplicate id", None
-        if person is None:
-            result.rejected[reason] += 1
+        if not wanted(person.image_id):
             continue
-        seen.add(row["id"])
+        if person.annotation_id in seen:
+            result.rejected["duplicate id"] += 1
+            continue
+        seen.add(person.annotation_id)
         if max(person.box.width, person.box.height) < smallest:
             result.rejected["too small"] += 1
         elif not person.visibility.any() and not unlabelled:
@@ -101,39 +104,54 @@ def read_people(
     return result
 
 
+class _RowError(Exception):
+    """A row that cannot be used; the message says why."""
+
+
 def _read_person(
-    row: dict[str, Any],
-    photos: dict[int, dict[str, Any]],
+    row: object,
+    photos: dict[object, object],
     present: set[str],
     images: Path,
-    shared: list[tuple[int, int]],
-    count: int,
-) -> tuple[str, LabelledPerson | None]:
-    """The person, or the reason why there is none."""
+    sources: list[int | None],
+    joints: int,
+) -> LabelledPerson:
+    """The person of a row of a file with so many joints, `sources` of which are ours."""
+    if not isinstance(row, dict) or not isinstance(row.get("id"), int):
+        raise _RowError("no id")
     if row.get("iscrowd"):
-        return "crowd region", None
-    photo = photos.get(row.get("image_id", -1))
-    if photo is None:
-        return "unknown image", None
-    if photo["file_name"] not in present:
-        return "missing file", None
-    values = [*row.get("bbox", ()), *row.get("keypoints", ())]
-    if len(row.get("bbox", ())) != 4 or not all(
-        isinstance(value, int | float) and math.isfinite(value) for value in values
-    ):
-        return "numbers missing or not finite", None
-    box = Box(*map(float, row["bbox"])).clipped(photo["width"], photo["height"])
+        raise _RowError("crowd region")
+    image_id = row.get("image_id")
+    photo = photos.get(image_id) if isinstance(image_id, int) else None
+    if not isinstance(photo, dict):
+        raise _RowError("unknown image")
+    if photo.get("file_name") not in present:
+        raise _RowError("missing file")
+    width, height = _numbers([photo.get("width"), photo.get("height")], 2)
+    box = Box(*_numbers(row.get("bbox"), 4)).clipped(int(width), int(height))
     if box is None:
-        return "box outside the image", None
-    points, visibility = np.zeros((count, 2)), np.zeros(count, np.uint8)
-    triplets = np.asarray(row.get("keypoints", ()), float).reshape(-1, 3)
-    for source, target in shared:
-        if source < len(triplets):
-            x, y, v = triplets[source]
-            # A joint labelled outside its photo is a mistake of the labels.
-            inside = -1 <= x <= photo["width"] and -1 <= y <= photo["height"]
+        raise _RowError("box outside the image")
+    points, visibility = np.zeros((len(sources), 2)), np.zeros(len(sources), np.uint8)
+    # A person whom nobody labelled may come without the field.
+    labels = _numbers(row["keypoints"], 3 * joints) if row.get("keypoints") else [0.0] * 3 * joints
+    for target, source in enumerate(sources):
+        if source is not None:
+            x, y, v = labels[3 * source : 3 * source + 3]
+            if v not in (0, 1, 2):
+                raise _RowError("visibility other than 0, 1 and 2")
             points[target] = x, y
-            visibility[target] = int(v) if inside else 0
-    return "", LabelledPerson(
-        images / photo["file_name"], row["image_id"], row["id"], box, points, visibility
+            # A joint labelled outside its photo is a mistake of the labels.
+            visibility[target] = v if -1 <= x <= width and -1 <= y <= height else 0
+    return LabelledPerson(
+        images / photo["file_name"], photo["id"], row["id"], box, points, visibility
     )
+
+
+def _numbers(values: object, count: int) -> list[float]:
+    """So many finite numbers."""
+    if not isinstance(values, list) or len(values) != count:
+        raise _RowError("numbers missing or not finite")
+    for value in values:
+        if not isinstance(value, int | float) or not abs(value) < LARGEST:
+            raise _RowError("numbers missing or not finite")
+    return [float(value) for value in values]
