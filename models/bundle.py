@@ -6,13 +6,21 @@ ever unpickled; weights are ONNX files.
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 from dataclasses import dataclass
-from datetime import date as Date
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from models.keypoints import KEYPOINT_SETS
 
@@ -58,7 +66,7 @@ class SimccSpec(_Strict):
     """Graph: features -> logits x (B, K, W*split), y (B, K, H*split)."""
 
     graph: str
-    split: float = Field(gt=0)
+    split: float = Field(ge=1)
     sigma: tuple[float, float] = Field(description="of the labels in bins, x and y")
     window: float = Field(2.0, gt=0, description="sigmas around the peak in the expectation")
     decode: Literal["expectation", "argmax"]
@@ -74,6 +82,13 @@ class HeatmapSpec(_Strict):
     sigma: float = Field(gt=0, description="of the labels in cells")
     blur: int = Field(ge=1, description="DARK's Gaussian kernel in cells, odd; 1 for none")
     decode: Literal["dark", "quarter", "argmax"]
+
+    @field_validator("blur")
+    @classmethod
+    def _odd(cls, blur: int) -> int:
+        if blur % 2 == 0:
+            raise ValueError(f"a kernel of {blur} cells has no middle: it must be odd")
+        return blur
 
 
 class NerpeSpec(_Strict):
@@ -107,7 +122,7 @@ class Provenance(_Strict):
     data: str
     start: str = Field(description="the weights training started from, with their licence")
     recipe: str
-    date: Date
+    date: datetime.date
 
 
 class _Manifest(_Strict):
@@ -136,6 +151,13 @@ class PoseManifest(_Manifest):
         if self.keypoint_set not in KEYPOINT_SETS:
             known = ", ".join(KEYPOINT_SETS)
             raise ValueError(f"keypoint_set {self.keypoint_set!r} is not one of {known}")
+        plain = InputSpec(
+            width=self.input.width,
+            height=self.input.height,
+            largest_batch=self.input.largest_batch,
+        )
+        if self.input != plain:
+            raise ValueError("input: a pose encoder takes NHWC uint8 RGB and normalises it itself")
         if self.default_head not in self.heads.names:
             raise ValueError(f"default_head {self.default_head!r} is not among the heads")
         graphs = {self.encoder}
@@ -234,7 +256,7 @@ def load_bundle(path: Path) -> Bundle:
         )
         raise BundleError(f"{path.name}/manifest.json: {problems}") from error
     for name, stated in manifest.files.items():
-        if Path(name).name != name:
+        if Path(name).name != name or "\0" in name:
             raise BundleError(f"{path.name}: file {name!r} is not a plain name inside the bundle")
         try:
             found = file_digest(path / name)
@@ -249,8 +271,11 @@ def load_bundle(path: Path) -> Bundle:
 
 
 def find_bundles(folder: Path = BUNDLES) -> dict[str, Path]:
-    """The bundles of a folder by name: each subfolder that has a manifest, in order."""
-    return {path.parent.name: path.parent for path in sorted(folder.glob("*/manifest.json"))}
+    """The bundles of a folder by name: each subfolder that has a manifest, in order.
+
+    Hidden ones, in which an export writes its draft, do not count.
+    """
+    return {path.parent.name: path.parent for path in sorted(folder.glob("[!.]*/manifest.json"))}
 
 
 def file_digest(path: Path) -> str:
