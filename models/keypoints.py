@@ -61,7 +61,7 @@ class KeypointSet:
     def colour(self, *names: str) -> RGB:
         """Of a joint (one name) or a limb (two): its side's, or the middle's if they differ."""
         sides = {name.split("_")[0] for name in names}
-        return {"left": LEFT, "right": RIGHT}.get(sides.pop(), MIDDLE) if len(sides) == 1 else MIDDLE
+        return {"left": LEFT, "right": RIGHT}.get("-".join(sides), MIDDLE)
 
 
 COCO17 = KeypointSet(

@@ -85,7 +85,7 @@ def _heatmap(network: PoseNetwork, features: Tensor, batch: Batch, share: float)
         target = torch.where((weight > 0)[..., None, None], mixed, maps)
         weight = torch.ones_like(weight)
     error = (network.heatmap(features) - target).square().mean((-2, -1))
-    return 0.5 * (error * weight).mean()
+    return 0.5 * torch.mean(error * weight)
 
 
 def _nerpe(
@@ -113,7 +113,7 @@ def _nerpe(
         target = torch.where(weight > 0, (1 - share) * target + share * seen, seen)
         weight = torch.ones_like(weight)
     values, _ = head.neighbours(head.cells(features), positions)
-    return 0.5 * ((values - target[:, None]).square() * weight[:, None]).mean()
+    return 0.5 * torch.mean((values - target[:, None]).square() * weight[:, None])
 
 
 def stratified(
@@ -139,4 +139,5 @@ def stratified(
     corner = torch.stack([column, row], dim=-1).reshape(1, -1, 2)
     inside = torch.rand((batch, columns * rows, 2), generator=generator)
     size = torch.tensor([columns, rows], dtype=torch.float32)
-    return ((corner + inside - size / 2) / (max(columns, rows) / 2)).to(device)
+    positions: Tensor = (corner + inside - size / 2) / (max(columns, rows) / 2)
+    return positions.to(device)

@@ -110,7 +110,7 @@ class SimccCodec:
         return _shifted(x, whole), xp.take(y, order, axis=1)
 
     def merge(self, own: tuple[Array, Array], mirrored: tuple[Array, Array]) -> tuple[Array, Array]:
-        """The mean of the distributions of a crop and of its `unmirror`ed mirror image, as logits."""
+        """The mean of a crop's distributions and its `unmirror`ed mirror image's, as logits."""
         xp = namespace(*own)
         x, y = (
             xp.log(xp.clip((softmax(a) + softmax(b)) / 2, 1e-30, None))

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import timm
 import torch
+from timm.models import FeatureInfo
 from torch import Tensor, nn
 
 from models.networks.tinypose import TinyPoseTrunk
@@ -17,7 +18,9 @@ class Encoder(Protocol):
     channels: int
     stride: int
 
-    def __call__(self, image: Tensor) -> Tensor: ...
+    def __call__(self, image: Tensor) -> Tensor:
+        """Features of a batch."""
+        ...
 
 
 class TimmEncoder(nn.Module):
@@ -35,17 +38,17 @@ class TimmEncoder(nn.Module):
             ValueError: the backbone has no features of that stride.
         """
         super().__init__()
-        probe = timm.create_model(name, features_only=True).feature_info
-        strides = list(probe.reduction())
+        strides = _feature_info(timm.create_model(name, features_only=True)).reduction()
         if stride not in strides:
             raise ValueError(f"{name} has features of strides {strides}, not {stride}")
         self.body = timm.create_model(
             name, features_only=True, out_indices=(strides.index(stride),), pretrained=pretrained
         )
-        self.channels = int(self.body.feature_info.channels()[0])
+        self.channels = int(_feature_info(self.body).channels()[0])
         self.stride = stride
 
     def forward(self, image: Tensor) -> Tensor:
+        """See `Encoder`."""
         features: Tensor = self.body(image)[0]
         return features
 
@@ -65,6 +68,13 @@ class TimmEncoder(nn.Module):
         self.body.load_state_dict(
             {name: known.get(name.replace(".", "_"), own[name]) for name in own}, strict=True
         )
+
+
+def _feature_info(body: nn.Module) -> FeatureInfo:
+    """What timm says of a backbone's features."""
+    info = body.feature_info
+    assert isinstance(info, FeatureInfo)
+    return info
 
 
 def build_encoder(name: str) -> Encoder:
@@ -96,4 +106,5 @@ class Normalise(nn.Module):
         self.register_buffer("scale", 1 / std, persistent=False)
 
     def forward(self, crops: Tensor) -> Tensor:
+        """Pixels to the encoder's input."""
         return ((crops.float() - self.mean) * self.scale).permute(0, 3, 1, 2)

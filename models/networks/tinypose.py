@@ -57,6 +57,7 @@ class Stem(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) to (B, 32, H/4, W/4)."""
         left, right = self.reduce(image).chunk(2, dim=1)
         return _shuffled(self.left(left), self.right(right))
 
@@ -72,6 +73,7 @@ class ShuffleUnit(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """One map to one of the same shape."""
         left, right = x.chunk(2, dim=1)
         return _shuffled(left, self.branch(right))
 
@@ -109,6 +111,7 @@ class Exchange(nn.Module):
         return nn.Sequential(*steps, _separable(keep, CHANNELS[target], stride=2, relu=False))
 
     def forward(self, xs: list[Tensor]) -> list[Tensor]:
+        """One map a branch, in and out."""
         xs = [branch(x) for branch, x in zip(self.branches, xs, strict=True)]
         outputs = []
         for target, paths in enumerate(self.paths):
@@ -137,6 +140,7 @@ class Stage(nn.Module):
         self.exchanges = nn.ModuleList(Exchange(branches) for _ in range(modules))
 
     def forward(self, xs: list[Tensor]) -> list[Tensor]:
+        """The last stage's maps to this one's, a branch more."""
         entered = [enter(xs[-1]) for enter in self.enter]
         xs = entered if self.first else [*xs, *entered]
         for exchange in self.exchanges:
@@ -154,7 +158,8 @@ class Fusion(nn.Module):
         )
 
     def forward(self, xs: list[Tensor]) -> Tensor:
-        fused = self.steps[0](xs[-1])
+        """One map a branch to (B, 40, H/4, W/4)."""
+        fused: Tensor = self.steps[0](xs[-1])
         for step, x in zip(self.steps[1:], reversed(xs[:-1]), strict=True):
             up = functional.interpolate(fused, x.shape[2:], mode="bilinear", align_corners=True)
             fused = step(x + up)
@@ -177,10 +182,12 @@ class TinyPoseTrunk(nn.Module):
         self.fusion = Fusion()
 
     def forward(self, image: Tensor) -> Tensor:
+        """See `Encoder`."""
         xs = [self.stem(image)]
         for stage in self.stages:
             xs = stage(xs)
-        return self.fusion(xs)
+        fused: Tensor = self.fusion(xs)
+        return fused
 
 
 def load_pp_tinypose(trunk: TinyPoseTrunk, path: Path) -> dict[str, Tensor]:
