@@ -49,8 +49,14 @@ class Features:
 
     @staticmethod
     def stack(parts: Sequence[Features]) -> Features:
-        """One batch of several, all with or all without mirror images."""
+        """One batch of several, all with or all without mirror images.
+
+        Raises:
+            ValueError: some with, some without.
+        """
         mirrored = [part.mirrored for part in parts if part.mirrored is not None]
+        if mirrored and len(mirrored) < len(parts):
+            raise ValueError("features with and without mirror images make no batch")
         return Features(
             np.concatenate([part.plain for part in parts]),
             np.concatenate(mirrored) if mirrored else None,
@@ -92,11 +98,15 @@ class PoseModel:
     @cached_property
     def decodes(self) -> dict[str, tuple[str, ...]]:
         """By head the decodes it knows, the manifest's choice first."""
-        known = {"simcc": SimccCodec, "nerpe": NerpeCodec, "heatmap": HeatmapCodec}
+        known: dict[str, tuple[str, ...]] = {
+            "simcc": SimccCodec.decodes,
+            "nerpe": NerpeCodec.decodes,
+            "heatmap": HeatmapCodec.decodes,
+        }
         result = {}
         for head in self.heads:
             default: str = getattr(self.manifest.heads, head).decode
-            result[head] = (default, *(d for d in known[head].decodes if d != default))
+            result[head] = (default, *(d for d in known[head] if d != default))
         return result
 
     def cut(self, image: NDArray[np.uint8], box: Box) -> tuple[CropGeometry, NDArray[np.uint8]]:
@@ -132,9 +142,9 @@ class PoseModel:
             resolution: of NerPE's lattice along the crop's longer side; None for the manifest's.
 
         Raises:
-            ValueError: a head or a decode that is not there; a resolution for a head without one.
+            ValueError: as `checked` says.
         """
-        decode = self._checked(head, decode, resolution)
+        decode = self.checked(head, decode, resolution)
         if head == "simcc":
             simcc = self.manifest.heads.simcc
             assert simcc is not None
@@ -148,7 +158,13 @@ class PoseModel:
         like = np.empty((len(features), 0), np.float32)
         return self._nerpe.decode(field, like, decode, resolution or spec.resolution)  # type: ignore[arg-type]
 
-    def _checked(self, head: str, decode: str | None, resolution: int | None) -> str:
+    def checked(self, head: str, decode: str | None, resolution: int | None) -> str:
+        """The decode to use.
+
+        Raises:
+            ValueError: a head or a decode that is not there; a resolution out of range, or for a
+                head without one.
+        """
         if head not in self.heads:
             raise ValueError(f"head {head!r} is not one of {', '.join(self.heads)}")
         if decode is not None and decode not in self.decodes[head]:
@@ -156,6 +172,8 @@ class PoseModel:
             raise ValueError(f"decode {decode!r} of head {head!r} is not one of {known}")
         if resolution is not None and head != "nerpe":
             raise ValueError(f"head {head!r} is decoded without a resolution; only nerpe takes one")
+        if resolution is not None and not 16 <= resolution <= 2048:
+            raise ValueError(f"resolution {resolution} is not between 16 and 2048")
         return decode or self.decodes[head][0]
 
     def field(
@@ -184,7 +202,7 @@ class PoseModel:
         Raises:
             ValueError: a head that is not there.
         """
-        self._checked(head, None, None)
+        self.checked(head, None, None)
         chosen = list(range(len(self.keypoints))) if keypoints is None else list(keypoints)
         inside_x = (columns >= -0.5) & (columns <= self.size[0] - 0.5)
         inside_y = (rows >= -0.5) & (rows <= self.size[1] - 0.5)
@@ -192,8 +210,8 @@ class PoseModel:
         xs, ys = columns[inside_x], rows[inside_y]
         if len(xs) and len(ys):
             if head == "simcc":
-                logits = (part[:, chosen] for part in self._simcc_logits(features))
-                values = self._simcc.field(*logits, xs, ys)
+                x, y = self._simcc_logits(features)
+                values = self._simcc.field(x[:, chosen], y[:, chosen], xs, ys)
             elif head == "heatmap":
                 values = self._heatmap.field(self._heatmaps(features)[:, chosen], xs, ys)
             else:
@@ -207,8 +225,9 @@ class PoseModel:
         x, y = self.engine.head("simcc", _single(features.plain))
         if features.mirrored is None:
             return x, y
-        mirrored = self.engine.head("simcc", _single(features.mirrored))
-        return self._simcc.merge((x, y), self._simcc.unmirror(*mirrored, self.keypoints.mirror))
+        mirrored_x, mirrored_y = self.engine.head("simcc", _single(features.mirrored))
+        mirrored = self._simcc.unmirror(mirrored_x, mirrored_y, self.keypoints.mirror)
+        return self._simcc.merge((x, y), mirrored)
 
     def _heatmaps(self, features: Features) -> Floats:
         (maps,) = self.engine.head("heatmap", _single(features.plain))

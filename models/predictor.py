@@ -196,7 +196,9 @@ class Predictor:
         Raises:
             ValueError: a head or decode that the model does not have.
         """
-        heads = list(heads or [self.model.default_head])
+        heads = list(dict.fromkeys(heads or [self.model.default_head]))
+        for head in heads:
+            self.model.checked(head, decode, resolution)
         poses: dict[str, list[Pose]] = {head: [] for head in heads}
         for part in self._batches(len(encoded.boxes)):
             for head in heads:
