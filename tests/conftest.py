@@ -1,8 +1,14 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
+
+# How long an example takes says more of a busy machine than of the code.
+settings.register_profile("subpose", deadline=None)
+settings.load_profile("subpose")
 
 
 @pytest.fixture(scope="session")
@@ -10,3 +16,14 @@ def data() -> Path:
     if not DATA.is_dir():
         pytest.skip("the photos and models are not here: ../shared/data, beside the repository")
     return DATA
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Of torch's arithmetic, so that sums have one order and the machine has other cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
