@@ -106,6 +106,11 @@ class Experiment(_Strict):
         """Of this experiment's run."""
         return self.runs / self.name
 
+    @property
+    def last(self) -> Path:
+        """The run's checkpoint."""
+        return self.folder / "last.pt"
+
     def teacher_file(self, number: int) -> Path:
         """What the teachers saw of the training set of that number."""
         return self.folder / f"teacher-{number}.npy"

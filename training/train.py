@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import csv
 import math
+import os
 import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.data import ConcatDataset, DataLoader, WeightedRandomSampler
@@ -21,11 +21,11 @@ from models.keypoints import COCO17
 from models.networks.pose import PoseNetwork
 from models.networks.tinypose import TinyPoseTrunk, load_pp_tinypose
 from training.config import Experiment
-from training.data.examples import Examples
+from training.data.examples import Examples, set_epoch
 from training.losses import Batch, pose_losses, weighted
 from training.prepare import read_source
-
-console = Console(stderr=True)
+from training.progress import console, note, progress_bar
+from training.warm_up import warm_up
 
 
 def train(experiment: Experiment) -> Path:
@@ -35,29 +35,33 @@ def train(experiment: Experiment) -> Path:
         The last checkpoint: the averaged weights are under `ema`.
     """
     torch.manual_seed(experiment.seed)
+    if "WORLD_SIZE" in os.environ and not dist.is_initialized():
+        dist.init_process_group()  # started by torchrun
     if experiment.threads:
         torch.set_num_threads(experiment.threads)
     experiment.folder.mkdir(parents=True, exist_ok=True)
-    last = experiment.folder / "last.pt"
+    last = experiment.last
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = training_data(experiment)
     if last.exists():
         console.print(f"resuming from {last}")
         state = torch.load(last, weights_only=True)
-        network = PoseNetwork(experiment.shape)
-        if experiment.fold:
-            fold_batch_norm(network.encoder)  # type: ignore[arg-type]
+        network = _shaped(experiment)
         network.load_state_dict(state["network"])
     else:
         state = None
         network = start_network(experiment)
-        warm_up(network, data, experiment, device)
+        if _rank() == 0:
+            warm_up(network, data, experiment, device)
+        if dist.is_initialized():
+            for tensor in network.state_dict().values():
+                dist.broadcast(tensor, 0)
     network.to(device).to(memory_format=torch.channels_last)
     run = _Run(network, experiment, device)
-    if state is None:
-        run.save(last)
-    else:
+    if state is not None:
         run.load(state)
+    elif _rank() == 0:
+        run.save(last)
     run.fit(data, last)
     return last
 
@@ -93,6 +97,21 @@ def start_network(experiment: Experiment) -> PoseNetwork:
     return network
 
 
+def averaged_network(experiment: Experiment, checkpoint: Path) -> PoseNetwork:
+    """The averaged weights of a checkpoint."""
+    network = _shaped(experiment)
+    network.load_state_dict(torch.load(checkpoint, weights_only=True)["ema"])
+    return network.eval()
+
+
+def _shaped(experiment: Experiment) -> PoseNetwork:
+    """A network whose tensors are those of a checkpoint."""
+    network = PoseNetwork(experiment.shape)
+    if experiment.fold:
+        fold_batch_norm(network.encoder)  # type: ignore[arg-type]
+    return network
+
+
 def fold_batch_norm(module: nn.Module) -> None:
     """Put each batch norm into the convolution before it, in place: the same map in eval mode.
 
@@ -109,60 +128,6 @@ def fold_batch_norm(module: nn.Module) -> None:
                 module[index + 1] = nn.Identity()
     for parameter in module.parameters():
         parameter.requires_grad_(True)
-
-
-def warm_up(
-    network: PoseNetwork, data: ConcatDataset[Batch], experiment: Experiment, device: torch.device
-) -> None:
-    """Train the heads alone on features that are computed once."""
-    plan = experiment.warm_up
-    if not plan.passes or not plan.epochs:
-        return
-    network.to(device).eval()
-    stored: list[Batch] = []
-    for number in range(plan.passes):
-        set_epoch(data, -1 - number)
-        loader = DataLoader(data, plan.batch, num_workers=experiment.workers)
-        with Progress(console=console) as progress, torch.no_grad():
-            for batch in progress.track(loader, description=f"features {number + 1}"):
-                crops = batch.pop("crop").to(device)
-                batch["features"] = network.encode(crops).half().cpu().contiguous()
-                if "maps" in batch:
-                    batch["maps"] = batch["maps"].half()
-                stored += [
-                    {name: value[i] for name, value in batch.items()}
-                    for i in range(len(batch["features"]))
-                ]
-    network.train()
-    network.encoder.eval()  # type: ignore[attr-defined]
-    heads = [p for name, p in network.named_parameters() if not name.startswith("encoder.")]
-    optimizer = torch.optim.AdamW(heads, plan.rate, weight_decay=0.01)
-    generator = torch.Generator().manual_seed(experiment.seed)
-    steps = plan.epochs * (len(stored) // plan.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.rate, total_steps=steps)
-    share = experiment.teachers.share if experiment.teachers else 0.0
-    with _progress() as progress:
-        task = progress.add_task("heads", total=steps, note="")
-        for _ in range(plan.epochs):
-            order = torch.randperm(len(stored), generator=generator).tolist()
-            for start in range(0, len(order) - plan.batch + 1, plan.batch):
-                rows = [stored[i] for i in order[start : start + plan.batch]]
-                batch = {
-                    name: torch.stack([row[name] for row in rows]).to(device) for name in rows[0]
-                }
-                features = batch.pop("features").float()
-                if "maps" in batch:
-                    batch["maps"] = batch["maps"].float()
-                losses = pose_losses(
-                    network, features, batch,
-                    teacher_share=share, samples=experiment.samples, generator=generator,
-                )  # fmt: skip
-                optimizer.zero_grad()
-                torch.autograd.backward(weighted(losses, experiment.losses))
-                nn.utils.clip_grad_norm_(heads, experiment.schedule.clip)
-                optimizer.step()
-                schedule.step()
-                progress.update(task, advance=1, note=_note(losses))
 
 
 class _Run:
@@ -213,12 +178,12 @@ class _Run:
         plan, experiment = self.experiment.schedule, self.experiment
         share = experiment.teachers.share if experiment.teachers else 0.0
         batches = self._batches(data)
-        log = (experiment.folder / "log.csv").open("a", newline="")
+        log = (experiment.folder / "log.csv" if _rank() == 0 else Path(os.devnull)).open("a")
         writer = csv.writer(log)
         if self.step == 0:
             writer.writerow(["step", "seconds", "simcc", "heatmap", "nerpe"])
         started, first = time.monotonic(), self.step
-        with _progress() as progress, log:
+        with progress_bar() as progress, log:
             task = progress.add_task("train", total=plan.steps, completed=self.step, note="")
             while self.step < plan.steps:
                 batch = {name: value.to(self.device) for name, value in next(batches).items()}
@@ -226,7 +191,9 @@ class _Run:
                 if experiment.fold:
                     self.network.encoder.eval()  # type: ignore[attr-defined]
                 # Positions depend on the step alone, so that a resumed run repeats none.
-                generator = torch.Generator().manual_seed(experiment.seed + self.step)
+                generator = torch.Generator().manual_seed(
+                    experiment.seed + self.step * _world() + _rank()
+                )
                 features = self.network.encode(batch["crop"])
                 losses = pose_losses(
                     self.network, features, batch,
@@ -234,6 +201,7 @@ class _Run:
                 )  # fmt: skip
                 self.optimizer.zero_grad()
                 torch.autograd.backward(weighted(losses, experiment.losses))
+                self._share_gradients()
                 nn.utils.clip_grad_norm_(self.network.parameters(), plan.clip)
                 self.optimizer.step()
                 self.rates.step()
@@ -248,11 +216,24 @@ class _Run:
                     ]
                 )
                 speed = (self.step - first) * plan.batch / seconds
-                progress.update(task, advance=1, note=f"{_note(losses)} {speed:.1f} crops/s")
-                if self.step % experiment.checkpoint_every == 0 or self.step == plan.steps:
+                progress.update(task, advance=1, note=f"{note(losses)} {speed:.1f} crops/s")
+                due = self.step % experiment.checkpoint_every == 0 or self.step == plan.steps
+                if due and _rank() == 0:
                     log.flush()
                     self.save(last)
-                    console.print(f"step {self.step} {_note(losses)} {speed:.1f} crops/s")
+                    console.print(f"step {self.step} {note(losses)} {speed:.1f} crops/s")
+
+    def _share_gradients(self) -> None:
+        """Each process has seen its part of the batch; all take the same step."""
+        if not dist.is_initialized():
+            return
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat, dist.ReduceOp.SUM)
+        for gradient, part in zip(
+            gradients, (flat / _world()).split([g.numel() for g in gradients]), strict=True
+        ):
+            gradient.copy_(part.view_as(gradient))
 
     def _average(self) -> None:
         decay = min(self.experiment.schedule.ema, (1 + self.step) / (10 + self.step))
@@ -293,11 +274,12 @@ class _Run:
             epoch, skip = epoch + 1, 0
 
 
-def set_epoch(data: ConcatDataset[Batch], epoch: int) -> None:
-    """Fresh augmentation."""
-    for part in data.datasets:
-        assert isinstance(part, Examples)
-        part.epoch = epoch
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def _world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def _rate(step: int, steps: int, ramp: int, flat: float) -> float:
@@ -305,14 +287,3 @@ def _rate(step: int, steps: int, ramp: int, flat: float) -> float:
         return (step + 1) / ramp
     through = (step - flat * steps) / max(1.0, (1 - flat) * steps)
     return 1.0 if through <= 0 else 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, through)))
-
-
-def _note(losses: dict[str, Tensor]) -> str:
-    return " ".join(f"{name} {float(loss):.4g}" for name, loss in losses.items())
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"), console=console,
-    )  # fmt: skip

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, Dataset
 
 from models.geometry import Box, CropGeometry, CropMatrix, Size
 from models.keypoints import KeypointSet
@@ -89,8 +89,7 @@ class Examples(Dataset[dict[str, Tensor]]):
             also maps (K, rows, columns) float32, all zero outside what the teacher saw.
         """
         person = self.people[index]
-        # The warm-up's epochs count down from -1, and a seed has no sign.
-        random = np.random.default_rng((self.seed, self.epoch % 2**32, index))
+        random = np.random.default_rng((self.seed, self.epoch, index))
         geometry, mirrored = self._geometry(person, random)
         crop = geometry.cut(read_image(person.image))
         if self.augmentation is not None:
@@ -137,6 +136,13 @@ class Examples(Dataset[dict[str, Tensor]]):
             ),
             mirrored,
         )
+
+
+def set_epoch(data: ConcatDataset[dict[str, Tensor]], epoch: int) -> None:
+    """Fresh augmentation."""
+    for part in data.datasets:
+        assert isinstance(part, Examples)
+        part.epoch = epoch
 
 
 def _half_body(

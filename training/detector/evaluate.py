@@ -85,11 +85,11 @@ def measure(found: Sequence[Sequence[Box]], photos: Sequence[Photo], threshold: 
         strays.append(int((~known).sum()))
     hit, matched, large, small = (np.concatenate(column) for column in zip(*rows, strict=True))
     return Figures(
-        recall=float(hit.mean()),
-        matched=float(matched.mean()),
-        large=float(hit[large].mean()),
-        small=float(hit[small].mean()),
-        crowded=float(np.concatenate(crowded).mean()) if crowded else float("nan"),
+        recall=_share(hit),
+        matched=_share(matched),
+        large=_share(hit[large]),
+        small=_share(hit[small]),
+        crowded=_share(np.concatenate([*crowded, np.zeros(0, bool)])),
         boxes=float(np.mean(counts)),
         boxes_all=float(np.mean(totals)),
         false=float(np.mean(strays)),
@@ -135,6 +135,10 @@ def torch_detector(network: RtmdetNano, experiment: Experiment) -> DenseDetector
 def _corners(boxes: Sequence[Box]) -> NDArray[np.float64]:
     rows = [(box.x, box.y, box.x + box.width, box.y + box.height) for box in boxes]
     return np.array(rows, np.float64).reshape(-1, 4)
+
+
+def _share(values: NDArray[np.bool_]) -> float:
+    return float(values.mean()) if len(values) else float("nan")
 
 
 def _any(iou: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -1,0 +1,118 @@
+"""The file `evaluation.json`: all that was measured of a bundle; cards and tables come of it."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from models.bundle import PoseManifest
+from models.pose import PoseModel
+from training.truth import Split
+
+GROUND_TRUTH = "ground truth"
+"""Boxes of the labels, in place of a detector's name."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Figures(_Strict):
+    """How one head with one decode did on one split.
+
+    Attributes:
+        boxes: `ground truth`, or the detector's name.
+        photos: that were looked at.
+        people: labelled in them, with at least one joint.
+        found: people answered.
+        metrics: the first one is the main one: COCO's ten, or LSP's `PCK@0.2`; with boxes of the
+            labels also `error_median` and `error_mean`, a joint's distance over the square root
+            of its person's box.
+        interval: 95 % of the main one, over photos.
+        by_threshold: AP at each of COCO's ten thresholds; empty for LSP.
+        seconds: that encoding everyone and reading them this way took.
+    """
+
+    split: Split
+    boxes: str
+    flip: bool
+    head: str
+    decode: str
+    resolution: int | None
+    photos: int
+    people: int
+    found: int
+    metrics: dict[str, float]
+    interval: tuple[float, float]
+    by_threshold: tuple[float, ...]
+    seconds: float
+
+    @property
+    def setting(self) -> tuple[str, str, bool, str, str, int | None]:
+        """What was measured, without how it went."""
+        return self.split, self.boxes, self.flip, self.head, self.decode, self.resolution
+
+    @property
+    def main(self) -> float:
+        """The main metric."""
+        return next(iter(self.metrics.values()))
+
+
+class Evaluation(_Strict):
+    """All that was measured of one bundle: the file `evaluation.json`.
+
+    Attributes:
+        bundle: its name.
+        weights: digest of everything in the manifest that bears on the figures.
+        engine: and device that ran it.
+        measured: when, last.
+    """
+
+    bundle: str
+    weights: str
+    engine: str
+    measured: datetime.date
+    rows: tuple[Figures, ...]
+
+
+def weights_digest(manifest: PoseManifest) -> str:
+    """Of the files and of how they are decoded: all that bears on the figures."""
+    text = manifest.model_dump_json(exclude={"accuracy", "provenance", "licence", "default_head"})
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def record(path: Path, model: PoseModel, figures: Sequence[Figures]) -> Evaluation:
+    """Put figures into an evaluation file, whole or not at all.
+
+    Figures of the same weights that are there already stay, unless the same was measured again;
+    those of other weights go.
+
+    Args:
+        path: of `evaluation.json`.
+        model: that was measured.
+        figures: of it.
+
+    Raises:
+        pydantic.ValidationError: what lies there is no evaluation.
+    """
+    weights = weights_digest(model.manifest)
+    rows: dict[tuple[object, ...], Figures] = {}
+    if path.exists():
+        before = Evaluation.model_validate_json(path.read_bytes())
+        rows |= {row.setting: row for row in before.rows if before.weights == weights}
+    rows |= {row.setting: row for row in figures}
+    evaluation = Evaluation(
+        bundle=model.name,
+        weights=weights,
+        engine=f"{model.engine.name}/{model.engine.device}",
+        measured=datetime.datetime.now(datetime.UTC).date(),
+        rows=tuple(rows.values()),
+    )
+    partial = path.with_suffix(".partial")
+    partial.write_text(evaluation.model_dump_json(indent=1) + "\n")
+    partial.replace(path)
+    return evaluation

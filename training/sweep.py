@@ -1,0 +1,77 @@
+"""The choices that a bundle's manifest makes, measured beside each other on `coco/dev`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from models.pose import PoseModel
+from models.predictor import Predictor
+from training.evaluate import People, encoded_photos, match_people
+from training.metrics import bootstrap
+from training.truth import Truth
+
+Choice = tuple[str, str, str]
+"""Head, decode, and the field of the head's part of the manifest that bears on it."""
+
+CHOICES: dict[Choice, tuple[float, ...]] = {
+    ("simcc", "expectation", "window"): (0.5, 1.0, 1.5, 2.0, 2.5, 3.0),
+    ("heatmap", "dark", "blur"): (1, 3, 5, 7, 9, 11),
+    ("nerpe", "progressive", "resolution"): (64, 128, 256, 512, 1024),
+}
+"""With the values to try."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """AP, and its 95 % interval, with one value in the manifest."""
+
+    head: str
+    decode: str
+    field: str
+    value: float
+    ap: float
+    interval: tuple[float, float]
+
+
+def sweep(
+    model: PoseModel,
+    truth: Truth,
+    *,
+    choices: Mapping[Choice, Sequence[float]] = CHOICES,
+    draws: int = 200,
+) -> list[Trial]:
+    """Measure every value of every choice; boxes of the labels, no flip, all encoded once.
+
+    Args:
+        model: of the COCO keypoint set.
+        truth: `coco/dev`, so that no choice is made on what is reported.
+        choices: those of heads that the model does not have are passed over.
+        draws: of the bootstrap.
+    """
+    truth = truth.with_people()
+    variants = [
+        (choice, value, Predictor(_variant(model, choice, value)))
+        for choice, values in choices.items()
+        if choice[0] in model.heads
+        for value in values
+    ]
+    people: list[People] = [[] for _ in variants]
+    for encoded in encoded_photos(Predictor(model), truth, flip=False):
+        for found, ((head, decode, _), _, predictor) in zip(people, variants, strict=True):
+            found.append(predictor.read(encoded, [head], decode))
+    trials = []
+    for found, (choice, value, _) in zip(people, variants, strict=True):
+        matches = match_people(truth, found)
+        interval = bootstrap(matches.ap, matches.images, draws=draws)
+        trials.append(Trial(*choice, value, matches.stats["AP"], interval))
+    return trials
+
+
+def _variant(model: PoseModel, choice: Choice, value: float) -> PoseModel:
+    """The model as it were with this value in its manifest, on the same engine."""
+    head, _, field = choice
+    heads = model.manifest.heads
+    spec = getattr(heads, head).model_copy(update={field: value})
+    manifest = model.manifest.model_copy(update={"heads": heads.model_copy(update={head: spec})})
+    return PoseModel(replace(model.bundle, manifest=manifest), model.engine)
