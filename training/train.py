@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torch.utils.data import ConcatDataset, DataLoader, WeightedRandomSampler
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, WeightedRandomSampler
 
 from models.keypoints import COCO17
 from models.networks.pose import PoseNetwork
@@ -93,7 +93,7 @@ def start_network(experiment: Experiment) -> PoseNetwork:
             assert network.heatmap.joints.bias is not None
             network.heatmap.joints.bias.copy_(own_head["bias"])
     if experiment.fold:
-        fold_batch_norm(network.encoder)  # type: ignore[arg-type]
+        fold_batch_norm(network.encoder)
     return network
 
 
@@ -108,7 +108,7 @@ def _shaped(experiment: Experiment) -> PoseNetwork:
     """A network whose tensors are those of a checkpoint."""
     network = PoseNetwork(experiment.shape)
     if experiment.fold:
-        fold_batch_norm(network.encoder)  # type: ignore[arg-type]
+        fold_batch_norm(network.encoder)
     return network
 
 
@@ -189,7 +189,7 @@ class _Run:
                 batch = {name: value.to(self.device) for name, value in next(batches).items()}
                 self.network.train()
                 if experiment.fold:
-                    self.network.encoder.eval()  # type: ignore[attr-defined]
+                    self.network.encoder.eval()
                 # Positions depend on the step alone, so that a resumed run repeats none.
                 generator = torch.Generator().manual_seed(
                     experiment.seed + self.step * _world() + _rank()
@@ -230,10 +230,11 @@ class _Run:
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat, dist.ReduceOp.SUM)
-        for gradient, part in zip(
-            gradients, (flat / _world()).split([g.numel() for g in gradients]), strict=True
-        ):
-            gradient.copy_(part.view_as(gradient))
+        start = 0
+        for gradient in gradients:
+            end = start + gradient.numel()
+            gradient.copy_(flat[start:end].view_as(gradient) / _world())
+            start = end
 
     def _average(self) -> None:
         decay = min(self.experiment.schedule.ema, (1 + self.step) / (10 + self.step))
@@ -251,9 +252,9 @@ class _Run:
         size = self.experiment.schedule.batch
         per_epoch = len(data) // size
         weights = [
-            source.weight / len(part)
+            source.weight / len(_examples(part))
             for source, part in zip(self.experiment.train, data.datasets, strict=True)
-            for _ in range(len(part))  # type: ignore[arg-type]
+            for _ in range(len(_examples(part)))
         ]
         mixed = len(self.experiment.train) > 1
         epoch, skip = divmod(self.step, per_epoch)
@@ -272,6 +273,11 @@ class _Run:
                 prefetch_factor=4 if self.experiment.workers else None,
             )
             epoch, skip = epoch + 1, 0
+
+
+def _examples(part: Dataset[Batch]) -> Examples:
+    assert isinstance(part, Examples)
+    return part
 
 
 def _rank() -> int:

@@ -45,7 +45,7 @@ def warm_up(
                     for i in range(len(batch["features"]))
                 ]
     network.train()
-    network.encoder.eval()  # type: ignore[attr-defined]
+    network.encoder.eval()
     heads = [p for name, p in network.named_parameters() if not name.startswith("encoder.")]
     optimizer = torch.optim.AdamW(heads, plan.rate, weight_decay=0.01)
     generator = torch.Generator().manual_seed(experiment.seed)

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import timm
 import torch
 from timm.models import FeatureInfo
 from torch import Tensor, nn
 
 from models.networks.tinypose import TinyPoseTrunk
-
-
-class Encoder(Protocol):
-    """(B, 3, H, W) normalised RGB to (B, channels, H/stride, W/stride)."""
-
-    channels: int
-    stride: int
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """Features of a batch."""
-        ...
 
 
 class TimmEncoder(nn.Module):
@@ -48,7 +35,7 @@ class TimmEncoder(nn.Module):
         self.stride = stride
 
     def forward(self, image: Tensor) -> Tensor:
-        """See `Encoder`."""
+        """(B, 3, H, W) to (B, channels, H/stride, W/stride)."""
         features: Tensor = self.body(image)[0]
         return features
 
@@ -75,6 +62,10 @@ def _feature_info(body: nn.Module) -> FeatureInfo:
     info = body.feature_info
     assert isinstance(info, FeatureInfo)
     return info
+
+
+Encoder = TinyPoseTrunk | TimmEncoder
+"""(B, 3, H, W) normalised RGB to (B, channels, H/stride, W/stride)."""
 
 
 def build_encoder(name: str) -> Encoder:

@@ -182,7 +182,7 @@ class TinyPoseTrunk(nn.Module):
         self.fusion = Fusion()
 
     def forward(self, image: Tensor) -> Tensor:
-        """See `Encoder`."""
+        """(B, 3, H, W) to (B, 40, H/4, W/4)."""
         xs = [self.stem(image)]
         for stage in self.stages:
             xs = stage(xs)
