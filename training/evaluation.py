@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from models.bundle import PoseManifest
 from models.pose import PoseModel
+from training.files import write_whole
 from training.truth import Split
 
 GROUND_TRUTH = "ground truth"
@@ -112,7 +113,5 @@ def record(path: Path, model: PoseModel, figures: Sequence[Figures]) -> Evaluati
         measured=datetime.datetime.now(datetime.UTC).date(),
         rows=tuple(rows.values()),
     )
-    partial = path.with_suffix(".partial")
-    partial.write_text(evaluation.model_dump_json(indent=1) + "\n")
-    partial.replace(path)
+    write_whole(path, evaluation.model_dump_json(indent=1) + "\n")
     return evaluation

@@ -17,8 +17,8 @@ from models.formats import CocoRow
 STATS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 """COCO's ten, in its order: by threshold of similarity, by size of the person."""
 
-MAX_PEOPLE = 20
-"""A photo, best score first; COCO's rule."""
+OKS_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+"""COCO's thresholds of similarity."""
 
 
 class KeypointMatches:
@@ -50,12 +50,11 @@ class KeypointMatches:
             evaluation.summarize()
         self.stats = dict(zip(STATS, map(float, evaluation.stats), strict=True))
         self._recalls: NDArray[np.float64] = evaluation.params.recThrs
-        self.thresholds: NDArray[np.float64] = evaluation.params.iouThrs
         self.images = len(evaluation.params.imgIds)
         self._keep(evaluation.evalImgs[: self.images])  # the first area is `all`
 
     def _keep(self, photos: Sequence[dict[str, Any] | None]) -> None:
-        thresholds = len(self.thresholds)
+        thresholds = len(OKS_THRESHOLDS)
         nothing: dict[str, Any] = {
             "dtScores": [],
             "dtMatches": np.zeros((thresholds, 0)),
@@ -85,7 +84,7 @@ class KeypointMatches:
         right = np.cumsum(self._right * weight, axis=1)
         wrong = np.cumsum(self._wrong * weight, axis=1)
         labelled = weights @ self._labelled
-        result = np.zeros((len(self.thresholds), len(self._recalls)))
+        result = np.zeros((len(OKS_THRESHOLDS), len(self._recalls)))
         if not labelled or not right.shape[1]:
             return result
         precision = right / (right + wrong + np.spacing(1))

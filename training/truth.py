@@ -69,9 +69,7 @@ class Truth:
         """
         photos = [photo for photo in self.photos if photo.complete]
         if not photos:
-            raise ValueError(
-                f"not everyone in {self.split} is labelled: use its boxes, no detector"
-            )
+            raise ValueError(f"{self.split} labels not everyone: use its boxes, no detector")
         return self.of(photos)
 
     def of(self, photos: Sequence[LabelledPhoto]) -> Truth:

@@ -1,0 +1,208 @@
+"""What was measured, to be looked at: tables and charts."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from models.bundle import PoseManifest
+from training.evaluation import GROUND_TRUTH, Evaluation, Figures
+from training.files import write_whole
+from training.metrics import OKS_THRESHOLDS
+from training.sweep import Trial
+
+COLOURS = {"simcc": "#0072B2", "nerpe": "#D55E00", "heatmap": "#009E73"}
+"""Of the heads, in every chart."""
+
+_SHOWN = ("AP", "AP50", "AP75", "APM", "APL", "AR", "PCK@0.2", "error_median", "error_mean")
+
+
+def tables(evaluation: Evaluation) -> str:
+    """Markdown: a table for each split, kind of boxes and flip; a row for each head and decode."""
+    parts = []
+
+    def group(row: Figures) -> tuple[str, bool, bool, str]:
+        return row.split, row.boxes != GROUND_TRUTH, row.flip, row.boxes
+
+    for (split, _, flip, boxes), rows in groupby(sorted(evaluation.rows, key=group), group):
+        chosen = list(rows)
+        first = chosen[0]
+        answered = "" if boxes == GROUND_TRUTH else f", {first.found / first.photos:.1f} a photo"
+        parts.append(
+            f"**{split}**, boxes: {boxes}{answered}; {'with' if flip else 'no'} flip; "
+            f"{first.people} people in {first.photos} photos\n\n{table(chosen)}"
+        )
+    return "\n\n".join(parts)
+
+
+def table(rows: Sequence[Figures]) -> str:
+    """Markdown: one table of figures of the same split, the main one with its interval."""
+    names = [name for name in _SHOWN if name in rows[0].metrics]
+    titles = [name.replace("error_", "error, ") for name in names]
+    lines = [
+        f"| head | decode | {titles[0]} | 95 % | {' | '.join(titles[1:])} |",
+        "|---|---|" + "---|" * (len(names) + 1),
+    ]
+    for row in rows:
+        decode = row.decode if row.resolution is None else f"{row.decode}, {row.resolution}"
+        low, high = row.interval
+        rest = " | ".join(f"{row.metrics[name]:.3f}" for name in names[1:])
+        lines.append(
+            f"| {row.head} | {decode} | **{row.metrics[names[0]]:.3f}** "
+            f"| {low:.3f} to {high:.3f} | {rest} |"
+        )
+    return "\n".join(lines)
+
+
+def sweep_table(trials: Sequence[Trial]) -> str:
+    """Markdown: AP by value of each choice."""
+    lines = ["| head | decode | choice | value | AP | 95 % |", "|---|---|---|---|---|---|"]
+    for trial in trials:
+        low, high = trial.interval
+        lines.append(
+            f"| {trial.head} | {trial.decode} | {trial.field} | {trial.value:g} "
+            f"| {trial.ap:.4f} | {low:.3f} to {high:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def default_rows(
+    evaluation: Evaluation,
+    manifest: PoseManifest,
+    split: str,
+    *,
+    boxes: str = GROUND_TRUTH,
+    flip: bool = False,
+) -> list[Figures]:
+    """Of each head that was measured so, the row with the manifest's own decode."""
+    return [
+        row
+        for row in evaluation.rows
+        if (row.split, row.boxes, row.flip) == (split, boxes, flip)
+        and row.decode == getattr(manifest.heads, row.head).decode
+        and row.resolution == getattr(getattr(manifest.heads, row.head), "resolution", None)
+    ]
+
+
+def chart_of_thresholds(rows: Sequence[Figures]) -> bytes:
+    """PNG: AP over the similarity asked for; the right end is where precision shows."""
+    figure = Figure(figsize=(5.2, 3.4), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    for row in rows:
+        axes.plot(
+            OKS_THRESHOLDS, row.by_threshold, marker="o", markersize=3,
+            color=COLOURS.get(row.head), label=f"{row.head}, {row.decode}: AP {row.main:.3f}",
+        )  # fmt: skip
+    axes.set(xlabel="object keypoint similarity asked for", ylabel="AP", ylim=(0, 1))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return _png(figure)
+
+
+def read_log(log: Path) -> dict[str, NDArray[np.float64]]:
+    """A run's losses by step.
+
+    A run that was cut off repeats the steps since its last checkpoint, and may leave a broken
+    last line: the last whole line of each step counts.
+
+    Args:
+        log: `log.csv` of the run: step, seconds, and a column a head.
+
+    Returns:
+        Its columns, in order of the steps.
+
+    Raises:
+        ValueError: it has no whole line.
+    """
+    with log.open(newline="") as file:
+        reader = csv.DictReader(file)
+        names = list(reader.fieldnames or ())
+        steps: dict[int, list[float]] = {}
+        for line in reader:
+            try:
+                values = [float(line[name]) for name in names]
+            except (TypeError, ValueError):
+                continue
+            steps[int(float(line["step"]))] = values
+    if not steps:
+        raise ValueError(f"{log} has no whole line")
+    columns = np.array([steps[step] for step in sorted(steps)]).T
+    return dict(zip(names, columns, strict=True))
+
+
+def chart_of_losses(log: Path) -> bytes:
+    """PNG: each head's loss over the steps, smoothed, on a logarithmic axis of its own."""
+    columns = read_log(log)
+    steps = columns["step"]
+    heads = [name for name in columns if name not in ("step", "seconds")]
+    figure = Figure(figsize=(2.9 * len(heads), 2.4), dpi=100, layout="constrained")
+    for axes, head in zip(figure.subplots(1, len(heads), squeeze=False)[0], heads, strict=True):
+        colour = COLOURS.get(head)
+        axes.plot(steps, columns[head], color=colour, alpha=0.2, linewidth=0.8)
+        axes.plot(steps, smoothed(columns[head]), color=colour)
+        axes.set(title=head, xlabel="step", yscale="log")
+        axes.grid(alpha=0.3, which="both")
+    return _png(figure)
+
+
+def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean of each value and of those around it, a fortieth of them all."""
+    reach = max(1, len(values) // 80)
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    at = np.arange(len(values))
+    low, high = np.maximum(at - reach, 0), np.minimum(at + reach + 1, len(values))
+    return np.asarray((sums[high] - sums[low]) / (high - low), np.float64)
+
+
+def write_report(
+    folder: Path,
+    evaluation: Evaluation,
+    manifest: PoseManifest,
+    *,
+    log: Path | None = None,
+    sheet: bytes | None = None,
+) -> list[Path]:
+    """Write `report.md` and the pictures beside it.
+
+    Args:
+        folder: to write into.
+        evaluation: of the bundle.
+        manifest: of the bundle.
+        log: of the run that made it.
+        sheet: of examples, as `training.sheet` draws it.
+
+    Returns:
+        What was written.
+    """
+    pictures: dict[str, tuple[bytes, str]] = {}
+    for split in ("coco/val", "coco/dev"):
+        rows = default_rows(evaluation, manifest, split)
+        if rows:
+            pictures["thresholds.png"] = (
+                chart_of_thresholds(rows), f"AP by similarity asked for, {split}, no flip"
+            )  # fmt: skip
+            break
+    if log is not None and log.exists():
+        pictures["losses.png"] = chart_of_losses(log), "Losses by step"
+    if sheet is not None:
+        pictures["examples.png"] = sheet, "Best, typical and worst people"
+    for name, (content, _) in pictures.items():
+        write_whole(folder / name, content)
+    text = f"# {evaluation.bundle}, measured {evaluation.measured}\n\n"
+    text += f"On {evaluation.engine}; weights {evaluation.weights}.\n\n{tables(evaluation)}\n"
+    text += "".join(f"\n![{caption}]({name})\n" for name, (_, caption) in pictures.items())
+    write_whole(folder / "report.md", text)
+    return [folder / "report.md", *(folder / name for name in pictures)]
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

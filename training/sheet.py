@@ -1,0 +1,121 @@
+"""The people that a model got best, middling and worst, drawn beside their labels."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from models.draw import draw_people
+from models.geometry import Box, CropGeometry, Size
+from models.keypoints import COCO17, RGB
+from models.predictor import Person, Pose
+from training.data.annotations import LabelledPerson
+from training.data.images import read_image
+from training.evaluate import People
+from training.metrics import oks
+from training.truth import LabelledPhoto, Truth
+
+LABEL: RGB = (0x00, 0xC0, 0x60)
+FOUND: RGB = (0xFF, 0x40, 0xC0)
+
+_TILE: Size = (168, 224)
+_CAPTION_PX = 20
+_COLOURS = 160
+"""Of the picture's palette: a photo as a PNG is large."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
+    """A labelled person, and what was found of them."""
+
+    photo: LabelledPhoto
+    labelled: LabelledPerson
+    found: Person
+    similarity: float
+
+
+def pick_examples(
+    truth: Truth, people: People, count: int, *, least_joints: int = 8, least_px: float = 80
+) -> list[Example]:
+    """The best, the middle and the worst, a third of `count` each, one a photo.
+
+    Args:
+        truth: a split of COCO.
+        people: found in it with the labels' boxes, person by person.
+        count: how many in all, best first.
+        least_joints: labelled, for a person to be looked at.
+        least_px: longer side of their box.
+    """
+    areas = {row["id"]: float(row["area"]) for row in truth.content["annotations"]}
+    every = [
+        Example(photo, labelled, found, _similarity(labelled, found, areas))
+        for photo, row in zip(truth.photos, people, strict=True)
+        for labelled, found in zip(photo.people, row, strict=True)
+        if (labelled.visibility > 0).sum() >= least_joints
+        and max(labelled.box.width, labelled.box.height) >= least_px
+    ]
+    every.sort(key=lambda example: -example.similarity)
+    middle = len(every) / 2
+    by_middle = sorted(every, key=lambda example: abs(every.index(example) - middle))
+    taken: set[int] = set()
+    picked: list[Example] = []
+    third = count // 3
+    for candidates, wanted in (
+        (every, third), (by_middle, count - 2 * third), (every[::-1], third)
+    ):  # fmt: skip
+        for example in candidates:
+            if wanted and example.photo.image_id not in taken:
+                taken.add(example.photo.image_id)
+                picked.append(example)
+                wanted -= 1
+    return sorted(picked, key=lambda example: -example.similarity)
+
+
+def _similarity(labelled: LabelledPerson, found: Person, areas: dict[Any, float]) -> float:
+    return oks(
+        found.pose.points,
+        labelled.points,
+        labelled.visibility > 0,
+        areas[labelled.annotation_id],
+        COCO17.sigmas,
+    )
+
+
+def draw_sheet(examples: Sequence[Example], columns: int) -> bytes:
+    """PNG: a tile a person, labels in green, what was found in pink, the similarity below."""
+    tiles = [_tile(example) for example in examples]
+    blank = np.full_like(tiles[0], 255)
+    tiles += [blank] * (-len(tiles) % columns)
+    rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
+    picture = Image.fromarray(np.vstack(rows)).quantize(_COLOURS, dither=Image.Dither.NONE)
+    buffer = io.BytesIO()
+    picture.save(buffer, "png", optimize=True)
+    return buffer.getvalue()
+
+
+def _tile(example: Example) -> NDArray[np.uint8]:
+    geometry = CropGeometry.from_box(example.labelled.box, _TILE, padding=1.3)
+    pixels = geometry.cut(read_image(example.photo.path))
+    frame = Box(0, 0, *map(float, _TILE))
+    labelled = example.labelled.visibility > 0
+    for points, scores, colour in (
+        (example.labelled.points, labelled.astype(float), LABEL),
+        (example.found.pose.points, example.found.pose.scores, FOUND),
+    ):
+        pose = Pose(geometry.to_crop(points), np.asarray(scores, np.float64))
+        person = Person(frame, {"": pose})
+        pixels = draw_people(pixels, [person], COCO17, single=colour)
+    caption = np.full((_CAPTION_PX, _TILE[0], 3), 255, np.uint8)
+    cv2.putText(
+        caption, f"OKS {example.similarity:.2f}", (4, 15),
+        cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA,
+    )  # fmt: skip
+    tile = np.vstack([pixels, caption])
+    return np.pad(tile, ((2, 2), (2, 2), (0, 0)), constant_values=255)
