@@ -41,6 +41,7 @@ def draw_people(
     keypoints: KeypointSet,
     *,
     min_score: float = 0.3,
+    single: RGB | None = None,
 ) -> NDArray[np.uint8]:
     """The photo with each person's skeleton (of the first head) over it.
 
@@ -52,18 +53,23 @@ def draw_people(
         people: best first, as a predictor answers them.
         keypoints: the set of their poses.
         min_score: joints that score lower, and their limbs, are left out.
+        single: one colour for everything, to tell two drawings on one photo apart.
 
     Returns:
         (H, W, 3) uint8 RGB.
     """
     canvas = np.ascontiguousarray(image).copy()
     for person in reversed(people):
-        _draw_person(canvas, person, keypoints, min_score)
+        _draw_person(canvas, person, keypoints, min_score, single)
     return canvas
 
 
 def _draw_person(
-    canvas: NDArray[np.uint8], person: Person, keypoints: KeypointSet, min_score: float
+    canvas: NDArray[np.uint8],
+    person: Person,
+    keypoints: KeypointSet,
+    min_score: float,
+    single: RGB | None,
 ) -> None:
     pose = person.pose
     shown = pose.scores >= min_score
@@ -89,9 +95,9 @@ def _draw_person(
     for k in joints:
         joint(k, OUTLINE, width * 1.4 + outline)
     for a, b in limbs:
-        limb(a, b, keypoints.colour(keypoints.names[a], keypoints.names[b]), width)
+        limb(a, b, single or keypoints.colour(keypoints.names[a], keypoints.names[b]), width)
     for k in joints:
-        joint(k, keypoints.colour(keypoints.names[k]), width * 1.4)
+        joint(k, single or keypoints.colour(keypoints.names[k]), width * 1.4)
 
 
 def _fixed(point: NDArray[np.float64]) -> tuple[int, int]:
