@@ -87,4 +87,5 @@ class PoseNetwork(nn.Module):
 
     def encode(self, crops: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 to (B, C, h, w)."""
-        return self.encoder(self.normalise(crops))
+        features: Tensor = self.encoder(self.normalise(crops))
+        return features
