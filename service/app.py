@@ -50,18 +50,24 @@ def create_app(settings: Settings, load: Callable[[Settings], Catalog] = load_ca
 
 def create_metrics_app(app: FastAPI) -> FastAPI:
     """What `SUBPOSE_METRICS_PORT` serves: the other application's metrics and nothing else."""
-    metrics_app = _bare_app(app.state.subpose)
+    metrics_app = _bare_app(app.state.subpose, openapi_url=None)
     metrics_app.include_router(probes.metrics_router)
     return metrics_app
 
 
-def _bare_app(state: State, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+def _bare_app(
+    state: State,
+    *,
+    openapi_url: str | None = "/openapi.json",
+    lifespan: Lifespan[FastAPI] | None = None,
+) -> FastAPI:
     settings = state.settings
     app = FastAPI(
         title="subpose",
         summary="Human pose at sub-pixel precision.",
         version=version("subpose"),
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        openapi_url=openapi_url,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

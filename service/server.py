@@ -37,27 +37,10 @@ def serve(settings: Settings) -> int:
     Returns:
         The process' exit status: 0 after an orderly end.
     """
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    app = create_app(settings)
-    server = Server(_config(app, settings, settings.port), app)
-    companions = []
-    if settings.metrics_port is not None:
-        config = _config(create_metrics_app(app), settings, settings.metrics_port)
-        companions.append(_Companion(config))
-    runner = asyncio.Runner(loop_factory=server.config.get_loop_factory())
-    with runner:
-        runner.run(_serve(server, companions))
+    logging.basicConfig(level=logging.INFO, format=_LOG)
+    server = Server(create_app(settings), settings)
+    server.run()
     return FAILED if server.failed else 0
-
-
-async def _serve(server: Server, companions: list[_Companion]) -> None:
-    beside = [asyncio.create_task(companion.serve()) for companion in companions]
-    await server.serve()
-    for companion in companions:
-        companion.should_exit = True
-    await asyncio.gather(*beside)
 
 
 class Server(uvicorn.Server):

@@ -81,7 +81,7 @@ class FakeEngine:
         self.calls.append("field")
         joints = (self._points(cells) + 0.5 - (WIDTH / 2, HEIGHT / 2)) / (HEIGHT / 2)
         distance = ((points[:, :, None, :] - joints[:, None, :, :]) ** 2).sum(-1)
-        return np.exp(-distance / (2 * SIGMA**2)).astype(np.float32)
+        return np.asarray(np.exp(-distance / (2 * SIGMA**2)), np.float32)
 
     def _points(self, features: Floats) -> Floats:
         colours = np.round(features[:, :, 0, 0])

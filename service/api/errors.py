@@ -72,10 +72,10 @@ def problem_responses(*problems: type[Problem]) -> dict[int | str, dict[str, obj
     return {
         status: {
             "description": ", ".join(f"`{problem.code}`" for problem in group),
-            "model": ProblemBody,
             "content": {
                 MEDIA_TYPE: {
-                    "examples": {problem.code: {"value": _example(problem)} for problem in group}
+                    "schema": {"$ref": f"#/components/schemas/{ProblemBody.__name__}"},
+                    "examples": {problem.code: {"value": _example(problem)} for problem in group},
                 }
             },
         }

@@ -48,7 +48,8 @@ def running(house: FakeHouse | None, *, wait: bool = True, **settings: object) -
     port = port_of(server)
     there = Running(f"http://127.0.0.1:{port}", port, server, app.state.subpose)
     if wait:
-        _until(lambda: there.state.gate.state == "ready")
+        _until(lambda: there.state.gate.state == "ready" or server.failed)
+        assert not server.failed, "the server could not start"
     try:
         yield there
     finally:
@@ -67,7 +68,9 @@ def _until(condition: object, seconds: float = 60) -> None:
         time.sleep(0.005)
 
 
-def photo(colour: Sequence[int] = GREY, size: tuple[int, int] = (60, 80), kind: str = "PNG") -> bytes:
+def photo(
+    colour: Sequence[int] = GREY, size: tuple[int, int] = (60, 80), kind: str = "PNG"
+) -> bytes:
     """A photo of one colour, as a file."""
     return encoded(Image.new("RGB", size, tuple(colour)), kind)
 

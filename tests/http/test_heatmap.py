@@ -1,5 +1,7 @@
 import io
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import numpy as np
@@ -12,13 +14,14 @@ from tests.http.serving import Running, photo, pixels, running
 
 def load(response: httpx.Response) -> np.ndarray:
     assert response.status_code == 200, response.text
-    return np.load(io.BytesIO(response.content))
+    return np.asarray(np.load(io.BytesIO(response.content)))
 
 
-def keep(client: httpx.Client, **query: object) -> dict:
+def keep(client: httpx.Client, **query: str | bool) -> dict[str, Any]:
     response = client.post("/pose", params=query, content=photo())
     assert response.status_code == 200
-    return response.json()
+    body: dict[str, Any] = response.json()
+    return body
 
 
 def affine(response: httpx.Response) -> np.ndarray:
@@ -61,7 +64,7 @@ def test_the_peak_lies_on_the_joint(client: httpx.Client, head: str, frame: str)
 
 
 def test_posting_gives_the_same_as_keeping_and_getting(client: httpx.Client) -> None:
-    query = {"head": "nerpe", "keypoint": "all", "format": "npy", "resolution": 64}
+    query: dict[str, Any] = {"head": "nerpe", "keypoint": "all", "format": "npy", "resolution": 64}
     posted = client.post("/heatmap", params=query, content=photo())
     kept = client.get("/heatmap", params={**query, "id": keep(client, head="nerpe")["id"]})
     np.testing.assert_allclose(load(posted), load(kept), atol=2e-3)
@@ -113,7 +116,7 @@ def test_colour_with_alpha_is_transparent_where_low(client: httpx.Client) -> Non
 
 def test_features_with_flip_answer_for_both(client: httpx.Client) -> None:
     plain, flipped = (keep(client, flip=flip)["id"] for flip in (False, True))
-    query = {"format": "npy", "keypoint": "nose", "head": "heatmap"}
+    query: dict[str, Any] = {"format": "npy", "keypoint": "nose", "head": "heatmap"}
     a, b = (load(client.get("/heatmap", params={**query, "id": id_})) for id_ in (plain, flipped))
     assert a.shape == b.shape
     assert np.abs(a - b).max() > 0.01
@@ -136,7 +139,7 @@ def test_an_etag_saves_the_engine(client: httpx.Client, house: FakeHouse) -> Non
 
 def test_every_parameter_changes_the_etag(client: httpx.Client, house: FakeHouse) -> None:
     house.detector.people = 2
-    queries: list[dict] = [
+    queries: list[dict[str, Any]] = [
         {}, {"head": "nerpe"}, {"head": "heatmap"}, {"resolution": 64}, {"keypoint": "nose"},
         {"keypoint": "all", "format": "npy"}, {"frame": "image"}, {"format": "json"},
         {"colormap": "turbo"}, {"alpha": "true"}, {"exact": "true"}, {"person": 1},
@@ -169,7 +172,7 @@ def test_of_a_callers_boxes_only_the_one_asked_for_is_encoded(
     client: httpx.Client, house: FakeHouse
 ) -> None:
     boxes = "[[0,0,30,80],[30,0,30,80],[0,0,60,80]]"
-    query = {"boxes": boxes, "format": "npy", "resolution": 32}
+    query: dict[str, Any] = {"boxes": boxes, "format": "npy", "resolution": 32}
     both = [client.post("/heatmap", params={**query, "person": p}, content=photo()) for p in (0, 1)]
     assert house.engine.batches == [1, 1]
     assert both[0].headers["subpose-affine"] != both[1].headers["subpose-affine"]
@@ -184,7 +187,7 @@ def test_a_failed_crop_has_no_heatmap(client: httpx.Client) -> None:
 
 def test_an_answer_within_the_limit_may_be_asked_for_instead(client: httpx.Client) -> None:
     kept = keep(client)["id"]
-    query = {"id": kept, "keypoint": "all", "format": "npy"}
+    query: dict[str, Any] = {"id": kept, "keypoint": "all", "format": "npy"}
     refused = client.get("/heatmap", params={**query, "resolution": 2048})
     assert (refused.status_code, refused.json()["code"]) == (422, "answer_too_large")
     (error,) = refused.json()["errors"]
@@ -194,7 +197,7 @@ def test_an_answer_within_the_limit_may_be_asked_for_instead(client: httpx.Clien
 
 
 @pytest.fixture
-def latest() -> object:
+def latest() -> Iterator[Running]:
     with running(FakeHouse(), latest=True) as server:
         yield server
 

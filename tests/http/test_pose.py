@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import httpx
 import numpy as np
@@ -26,7 +27,7 @@ def expected(colour: tuple[int, int, int], box: Box) -> np.ndarray:
     return geometry.to_image(joints_of(colour))
 
 
-def points(person: dict) -> np.ndarray:
+def points(person: dict[str, Any]) -> np.ndarray:
     return np.array([(joint["x"], joint["y"]) for joint in person["keypoints"]])
 
 
@@ -108,7 +109,7 @@ def test_a_decode_is_for_the_heads_that_know_it(client: httpx.Client) -> None:
 def test_the_answer_says_which_resolution_was_used(
     client: httpx.Client, decode: str, asked: int, used: int
 ) -> None:
-    query = {"head": "nerpe", "decode": decode, "resolution": asked}
+    query: dict[str, Any] = {"head": "nerpe", "decode": decode, "resolution": asked}
     with_people = client.post("/pose", params=query, content=photo()).json()
     without = client.post("/pose", params={**query, "min_box_score": 1}, content=photo()).json()
     assert with_people["resolution"] == without["resolution"] == used
@@ -165,7 +166,12 @@ def test_several_images_answer_in_order_and_a_broken_one_in_its_place(
     client: httpx.Client,
 ) -> None:
     good = [photo((200, 40, 0)), photo((20, 220, 0))]
-    files = [("image", good[0]), ("image", photo()[:60]), ("image", b"GIF89a..."), ("image", good[1])]
+    files = [
+        ("image", good[0]),
+        ("image", photo()[:60]),
+        ("image", b"GIF89a..."),
+        ("image", good[1]),
+    ]
     response = client.post("/pose", files=files)
     assert response.status_code == 200
     results = response.json()["results"]
@@ -201,8 +207,10 @@ def test_openpose_has_its_own_shape(client: httpx.Client) -> None:
     assert len(body["people"][0]["pose_keypoints_2d"]) == 75
 
 
-@pytest.mark.parametrize("how", [{"params": {"format": "png"}}, {"headers": {"accept": "image/png"}}])
-def test_png_is_the_photo_with_skeletons(client: httpx.Client, how: dict) -> None:
+@pytest.mark.parametrize(
+    "how", [{"params": {"format": "png"}}, {"headers": {"accept": "image/png"}}]
+)
+def test_png_is_the_photo_with_skeletons(client: httpx.Client, how: dict[str, Any]) -> None:
     response = client.post("/pose", content=photo(), **how)
     assert response.headers["content-type"] == "image/png"
     drawn = pixels(response.content)

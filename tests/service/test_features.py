@@ -1,3 +1,4 @@
+import contextlib
 from collections.abc import Callable
 
 import numpy as np
@@ -155,10 +156,8 @@ def test_the_bytes_are_those_of_the_entries_whatever_happens(
             if step == "f":
                 store.forget(id_, "")
             else:
-                try:
+                with contextlib.suppress(UnknownId):
                     store.get(id_, "")
-                except UnknownId:
-                    pass
         there = 0
         for id_ in names:
             try:

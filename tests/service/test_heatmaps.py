@@ -43,9 +43,7 @@ def test_over_the_crop_at_its_own_size_samples_are_its_pixels() -> None:
     np.testing.assert_allclose(lattice.rows, np.arange(256))
 
 
-@given(
-    width=st.integers(1, 5000), height=st.integers(1, 5000), resolution=st.integers(16, 2048)
-)
+@given(width=st.integers(1, 5000), height=st.integers(1, 5000), resolution=st.integers(16, 2048))
 def test_the_longer_side_has_the_resolution_and_the_shorter_is_just_covered(
     width: int, height: int, resolution: int
 ) -> None:

@@ -83,7 +83,9 @@ def png16(rows: np.ndarray, colour_type: int) -> bytes:
     raw = b"".join(b"\0" + row.astype(">u2").tobytes() for row in rows)
 
     def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
     return (

@@ -1,5 +1,5 @@
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import wait
 
 import numpy as np
@@ -39,7 +39,7 @@ def device() -> Device:
 
 
 @pytest.fixture
-def scheduler():  # noqa: ANN201
+def scheduler() -> Iterator[Scheduler]:
     made = Scheduler(capacity=8)
     made.start()
     yield made
@@ -124,9 +124,11 @@ def test_a_result_that_is_an_exception_fails_its_item_alone(scheduler: Scheduler
 def test_a_wrong_number_of_results_is_a_failure_and_the_thread_goes_on(
     scheduler: Scheduler,
 ) -> None:
-    (lost,) = scheduler.submit(Lane("none", lambda items: []), [1], FAR)
+    none: Lane[int, int] = Lane("none", lambda items: [])
+    (lost,) = scheduler.submit(none, [1], FAR)
     assert isinstance(lost.exception(SECONDS), EngineFailed)
-    (fine,) = scheduler.submit(Lane("same", lambda items: items), [1], FAR)
+    same: Lane[int, int] = Lane("same", lambda items: items)
+    (fine,) = scheduler.submit(same, [1], FAR)
     assert fine.result(SECONDS).value == 1
 
 
@@ -136,7 +138,7 @@ def test_an_error_of_the_observer_costs_no_answer() -> None:
 
     scheduler = Scheduler(8, on_batch=fail)
     scheduler.start()
-    lane = Lane("same", lambda items: items)
+    lane: Lane[int, int] = Lane("same", lambda items: items)
     for number in (1, 2):
         assert scheduler.submit(lane, [number], FAR)[0].result(SECONDS).value == number
     scheduler.close()

@@ -1,0 +1,215 @@
+"""Many clients, hang-ups, drips: what a stranger may do and what it may not cost the others."""
+
+import socket
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from models.geometry import Box, CropGeometry
+from tests.fakes import HEIGHT, POISON, WIDTH, FakeHouse, joints_of
+from tests.http import raw
+from tests.http.serving import Running, photo, running
+
+
+def test_every_client_gets_its_own_answer(shared_server: Running, house: FakeHouse) -> None:
+    rng = np.random.default_rng(1)
+    colours = [tuple(int(c) for c in rng.integers(10, 240, 3)) for _ in range(64)]
+
+    def ask(colour: tuple[int, ...]) -> np.ndarray:
+        with shared_server.client() as client:
+            (person,) = client.post("/pose", content=photo(colour)).json()["people"]
+            return np.array([(joint["x"], joint["y"]) for joint in person["keypoints"]])
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(ask, colours))
+    geometry = CropGeometry.from_box(Box(0, 0, 60, 80), (WIDTH, HEIGHT))
+    for colour, answer in zip(colours, answers, strict=True):
+        np.testing.assert_allclose(answer, geometry.to_image(joints_of(colour)), atol=0.3)
+    assert sum(house.engine.batches) == 64
+
+
+def test_crops_of_different_requests_share_a_batch_and_a_bad_one_fails_alone() -> None:
+    house = FakeHouse()
+    with running(house) as server, ThreadPoolExecutor(8) as pool:
+        house.engine.open.clear()
+        house.engine.batches.clear()
+        while house.engine.entered.acquire(blocking=False):
+            pass
+
+        def ask(colour: tuple[int, int, int]) -> int:
+            with server.client() as client:
+                return client.post("/pose", content=photo(colour)).status_code
+
+        first = pool.submit(ask, (1, 1, 1))
+        assert house.engine.entered.acquire(timeout=30)
+        rest = [pool.submit(ask, colour) for colour in [(2, 2, 2), POISON, (3, 3, 3), (4, 4, 4)]]
+        until(lambda: server.state.scheduler.waiting == 4)
+        house.engine.open.set()
+        assert first.result(30) == 200
+        assert [future.result(30) for future in rest] == [200, 500, 200, 200]
+    assert house.engine.batches[:2] == [1, 4]
+    # Halving: 4 fails, 2 and 2, and of the one that fails 1 and 1.
+    assert sorted(house.engine.batches[2:]) == [1, 1, 2, 2]
+
+
+def test_a_client_that_hangs_up_frees_its_crops() -> None:
+    house = FakeHouse()
+    house.detector.people = 4
+    with running(house) as server, server.client() as client:
+        house.engine.open.clear()
+        house.engine.batches.clear()
+        body = photo(size=(400, 80))
+        head = f"POST /pose HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+        with raw.connected(server) as held, raw.connected(server) as gone:
+            held.sendall(head.encode() + body)
+            until(lambda: house.engine.batches == [4])
+            gone.sendall(head.encode() + body)
+            until(lambda: server.state.scheduler.waiting == 4)
+            gone.close()
+            until(lambda: server.state.scheduler.waiting == 0)
+            house.engine.open.set()
+            assert raw.answer(held)[0] == 200
+        assert client.post("/pose?detector=whole", content=photo()).status_code == 200
+        until(lambda: server.state.gate.inside == 0)
+    # The crops of the one who hung up were never encoded.
+    assert house.engine.batches == [4, 1]
+
+
+def test_dripping_connections_are_closed_and_cost_nobody_else() -> None:
+    with running(FakeHouse(), header_seconds=0.3) as server, server.client() as client:
+        socks = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(50)]
+        for number, sock in enumerate(socks):
+            if number % 2:  # the others never say a word
+                sock.sendall(b"POST /pose HTTP/1.1\r\nHost: loc")
+        assert client.post("/pose", content=photo()).status_code == 200
+        for sock in socks:
+            sock.settimeout(30)
+            assert sock.recv(1) == b""
+            sock.close()
+
+
+def test_who_sends_on_after_the_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.protocol._GRACE_S", 0.2)
+    with running(FakeHouse(), body_seconds=0.2) as server, raw.connected(server) as sock:
+        sock.sendall(b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n")
+        assert raw.answer(sock)[0] == 404
+        sock.sendall(b"a")
+        assert sock.recv(1) == b""
+
+
+def test_a_kept_connection_serves_many_requests(shared_server: Running) -> None:
+    body = photo()
+    request = b"POST /pose HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with raw.connected(shared_server) as sock:
+        for _ in range(3):
+            sock.sendall(request + body)
+            assert raw.answer(sock)[0] == 200
+
+
+def test_a_body_of_many_small_chunks_is_read(shared_server: Running) -> None:
+    head = b"POST /pose HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    body = photo()
+    with raw.connected(shared_server) as sock:
+        sock.sendall(head)
+        for start in range(0, len(body), 16):
+            sock.sendall(raw.chunked(body[start : start + 16]))
+        sock.sendall(b"0\r\n\r\n")
+        assert raw.answer(sock)[0] == 200
+
+
+def test_a_refused_large_body_is_not_asked_for(shared_server: Running) -> None:
+    with raw.connected(shared_server) as sock:
+        sock.sendall(
+            b"POST /pose HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\n"
+            b"Expect: 100-continue\r\n\r\n"
+        )
+        status, _, body = raw.answer(sock)
+        assert (status, raw.code(body)) == (413, "body_too_large")
+
+
+def bomb(side: int) -> bytes:
+    """A png of zeros: small on the wire, huge in memory."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        crc = zlib.crc32(name + body)
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", crc)
+
+    packer = zlib.compressobj(9)
+    row = bytes(1 + 3 * side)
+    packed = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+    )  # fmt: skip
+
+
+def test_a_decompression_bomb_leaves_memory_flat(client: httpx.Client) -> None:
+    data = bomb(6_000)
+    assert len(data) < 300_000
+    client.post("/pose", content=data)
+    before = resident()
+    for _ in range(5):
+        response = client.post("/pose", content=data)
+        assert (response.status_code, response.json()["code"]) == (413, "too_many_pixels")
+    # Decoded it would be 108 MB.
+    assert resident() - before < 20_000_000
+
+
+def test_bodies_over_the_limit_leave_memory_flat(client: httpx.Client) -> None:
+    def parts() -> Iterator[bytes]:
+        for _ in range(200):
+            yield b"a" * 500_000
+
+    before = resident()
+    try:
+        response = client.post("/pose", content=parts())
+        assert response.status_code == 413
+    except httpx.WriteError:
+        pass  # cut off while still sending: 100 MB are more than the server lingers for
+    assert resident() - before < 30_000_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"--b\r\n" + b"-" * 1_000_000,
+        b"--b\r\n" + b"X: y\r\n" * 10_000 + b"\r\n\r\n--b--\r\n",
+        b'--b\r\nContent-Disposition: form-data; name="' + b"a" * 1_000_000,
+        b"--b\r\n\r\n\r\n" * 10_000 + b"--b--\r\n",
+        b"\r\n" * 500_000,
+    ],
+)
+def test_malicious_multipart_is_refused_quickly(client: httpx.Client, body: bytes) -> None:
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    began = time.process_time()
+    response = client.post("/pose", content=body, headers=headers)
+    assert (response.status_code, response.json()["code"]) == (400, "bad_multipart")
+    assert time.process_time() - began < 1
+
+
+def test_boxes_far_outside_the_photo_are_answered(client: httpx.Client) -> None:
+    response = client.post("/pose?boxes=[[-90000,5000,1,1],[0,0,100000,1]]", content=photo())
+    assert response.status_code == 200
+    assert len(response.json()["people"]) == 2
+
+
+def resident() -> int:
+    """Bytes of memory that this process, server included, has."""
+    fields = Path("/proc/self/statm").read_text().split()
+    return int(fields[1]) * 4096
+
+
+def until(condition: object) -> None:
+    assert callable(condition)
+    limit = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.005)
