@@ -248,7 +248,7 @@ class _Run:
                     mean.copy_(value)
 
     def _batches(self, data: ConcatDataset[Batch]) -> Iterator[Batch]:
-        """Without end, from the step the run is at."""
+        """Without end, from the step the run is at; of each batch this process's part."""
         size = self.experiment.schedule.batch
         per_epoch = len(data) // size
         weights = [
@@ -268,7 +268,10 @@ class _Run:
                 order = torch.randperm(len(data), generator=generator).tolist()
             yield from DataLoader(
                 data,
-                batch_sampler=[order[i * size : (i + 1) * size] for i in range(skip, per_epoch)],
+                batch_sampler=[
+                    order[i * size : (i + 1) * size][_rank() :: _world()]
+                    for i in range(skip, per_epoch)
+                ],
                 num_workers=self.experiment.workers,
                 prefetch_factor=4 if self.experiment.workers else None,
             )
