@@ -11,7 +11,7 @@ console = Console(stderr=True)
 
 def note(losses: dict[str, Tensor]) -> str:
     """The losses in a line."""
-    return " ".join(f"{name} {float(loss):.4g}" for name, loss in losses.items())
+    return " ".join(f"{name} {float(loss.detach()):.4g}" for name, loss in losses.items())
 
 
 def progress_bar() -> Progress:

@@ -123,7 +123,8 @@ def fold_batch_norm(module: nn.Module) -> None:
     if isinstance(module, nn.Sequential):
         layers = list(module)
         for index, (first, second) in enumerate(pairwise(layers)):
-            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+            # By their very types: what derives from them does more, an activation for one.
+            if type(first) is nn.Conv2d and type(second) is nn.BatchNorm2d:
                 module[index] = fuse_conv_bn_eval(first, second)
                 module[index + 1] = nn.Identity()
     for parameter in module.parameters():
@@ -212,7 +213,7 @@ class _Run:
                     [
                         self.step,
                         f"{seconds:.1f}",
-                        *(f"{float(loss):.6f}" for loss in losses.values()),
+                        *(f"{float(loss.detach()):.6f}" for loss in losses.values()),
                     ]
                 )
                 speed = (self.step - first) * plan.batch / seconds
