@@ -28,4 +28,4 @@ def load_onnx(bundle: Bundle, *, device: str = "cpu", threads: int | None = None
         outputs: Outputs = session.run(None, {feed: pixels})
         return outputs
 
-    return DenseDetector(manifest, run, device=device)
+    return DenseDetector(manifest, run, device="cuda:0" if device == "cuda" else device)

@@ -6,6 +6,7 @@ command line) names such a detector; a request cannot.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ class Ultralytics:
         # The package downloads what it does not find; a server should not.
         if not Path(weights).is_file():
             raise BundleError(f"ultralytics:{weights}: there is no such file of weights")
+        # It also reports its use to its makers and installs packages; a server should do neither.
+        os.environ.setdefault("YOLO_OFFLINE", "true")
+        os.environ.setdefault("YOLO_AUTOINSTALL", "false")
         try:
             from ultralytics import YOLO
         except ImportError as error:

@@ -13,7 +13,7 @@ import typer
 from models.bundle import BUNDLES, Bundle
 from models.detectors import load_detector
 from training.detector.config import Experiment
-from training.detector.evaluate import detect_all, measure, threshold_for, torch_detector
+from training.detector.evaluate import LEAST_SCORE, detect_all, measure, threshold_for
 from training.detector.export import describe, export_graph, write_bundle
 from training.detector.network import RtmdetNano
 from training.detector.photos import Split, read_photos
@@ -53,14 +53,16 @@ def export(
     experiment = Experiment.read(config)
     network = RtmdetNano()
     network.load_state_dict(torch.load(weights, weights_only=True))
-    detector = torch_detector(network, experiment)
     dev, val = (read_photos(data / "coco", split) for split in ("dev", "val"))
-    threshold = threshold_for(detect_all(detector, dev), dev, experiment.boxes)
-    figures = measure(detect_all(detector, val), val, threshold)
-    accuracy = {f"coco_val_{name}": round(value, 4) for name, value in asdict(figures).items()}
     with tempfile.TemporaryDirectory() as scratch:
         graph = Path(scratch) / "detector.onnx"
         export_graph(network, graph)
+        # Measured as it will be served: the file that is written, by the engine that runs it.
+        unset = describe(experiment, threshold=LEAST_SCORE, accuracy={})
+        detector = load_detector(write_bundle(Path(scratch) / experiment.name, graph, unset))
+        threshold = threshold_for(detect_all(detector, dev), dev, experiment.boxes)
+        figures = measure(detect_all(detector, val), val, threshold)
+        accuracy = {f"coco_val_{name}": round(value, 4) for name, value in asdict(figures).items()}
         description = describe(experiment, threshold=threshold, accuracy=accuracy)
         folder = bundle or BUNDLES / experiment.name
         typer.echo(f"{folder}: {write_bundle(folder, graph, description).digest}")

@@ -27,7 +27,7 @@ _SMALL_PX = 48.0**2
 _IOU = 0.5
 _CROWD = 6
 _CROWD_MOST = 20
-_FLOOR = 0.02
+LEAST_SCORE = 0.02
 """Score from which boxes are kept for later choices of a threshold."""
 
 
@@ -60,7 +60,7 @@ class Figures:
 
 def detect_all(detector: Detector, photos: Sequence[Photo]) -> list[list[Box]]:
     """Every box of each photo, whatever the detector's threshold."""
-    return [detector.detect([photo.pixels()], min_box_score=_FLOOR)[0] for photo in photos]
+    return [detector.detect([photo.pixels()], min_box_score=LEAST_SCORE)[0] for photo in photos]
 
 
 def measure(found: Sequence[Sequence[Box]], photos: Sequence[Photo], threshold: float) -> Figures:
@@ -98,7 +98,7 @@ def measure(found: Sequence[Sequence[Box]], photos: Sequence[Photo], threshold: 
 
 def threshold_for(found: Sequence[Sequence[Box]], photos: Sequence[Photo], boxes: float) -> float:
     """The least threshold, in hundredths, with at most `boxes` a photo of the best 5."""
-    for hundredth in range(round(_FLOOR * 100), 100):
+    for hundredth in range(round(LEAST_SCORE * 100), 100):
         if measure(found, photos, hundredth / 100).boxes <= boxes:
             return hundredth / 100
     raise ValueError(f"no threshold leaves {boxes} boxes a photo")
@@ -127,7 +127,7 @@ def torch_detector(network: RtmdetNano, experiment: Experiment) -> DenseDetector
         name=experiment.name,
         graph="detector.onnx",
         files={"detector.onnx": ""},
-        **describe(experiment, threshold=_FLOOR, accuracy={}),
+        **describe(experiment, threshold=LEAST_SCORE, accuracy={}),
     )
     return DenseDetector(manifest, run, device="cpu")
 
