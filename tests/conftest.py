@@ -18,7 +18,7 @@ def data() -> Path:
     return DATA
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Of torch's arithmetic, so that sums have one order and the machine has other cores."""
     import torch
