@@ -44,32 +44,29 @@ def tables(evaluation: Evaluation) -> str:
 
 def table(rows: Sequence[Figures]) -> str:
     """Markdown: one table of figures of the same split, the main one with its interval."""
-    names = [name for name in _SHOWN if name in rows[0].metrics]
-    titles = [name.replace("error_", "error, ") for name in names]
-    lines = [
-        f"| head | decode | {titles[0]} | 95 % | {' | '.join(titles[1:])} |",
-        "|---|---|" + "---|" * (len(names) + 1),
-    ]
+    first, *others = [name for name in _SHOWN if name in rows[0].metrics]
+    titles = [name.replace("error_", "error, ") for name in others]
+    lines = [_line("head", "decode", first, "95 %", *titles), "|---" * (len(others) + 4) + "|"]
     for row in rows:
         decode = row.decode if row.resolution is None else f"{row.decode}, {row.resolution}"
         low, high = row.interval
-        rest = " | ".join(f"{row.metrics[name]:.3f}" for name in names[1:])
-        lines.append(
-            f"| {row.head} | {decode} | **{row.metrics[names[0]]:.3f}** "
-            f"| {low:.3f} to {high:.3f} | {rest} |"
-        )
+        rest = (f"{row.metrics[name]:.3f}" for name in others)
+        main = f"**{row.metrics[first]:.3f}**"
+        lines.append(_line(row.head, decode, main, f"{low:.3f} to {high:.3f}", *rest))
     return "\n".join(lines)
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def sweep_table(trials: Sequence[Trial]) -> str:
     """Markdown: AP by value of each choice."""
-    lines = ["| head | decode | choice | value | AP | 95 % |", "|---|---|---|---|---|---|"]
+    lines = [_line("head", "decode", "choice", "value", "AP", "95 %"), "|---" * 6 + "|"]
     for trial in trials:
         low, high = trial.interval
-        lines.append(
-            f"| {trial.head} | {trial.decode} | {trial.field} | {trial.value:g} "
-            f"| {trial.ap:.4f} | {low:.3f} to {high:.3f} |"
-        )
+        what = trial.head, trial.decode, trial.field, f"{trial.value:g}"
+        lines.append(_line(*what, f"{trial.ap:.4f}", f"{low:.3f} to {high:.3f}"))
     return "\n".join(lines)
 
 

@@ -1,0 +1,247 @@
+"""`CARD.md` of a pose bundle: no figure in it is typed by hand."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.bundle import BUNDLES, Bundle, PoseManifest, load_bundle
+from models.engines import load_engine
+from models.pose import PoseModel
+from training.config import Experiment, load_experiment
+from training.evaluate import Reading, evaluate
+from training.evaluation import GROUND_TRUTH, Evaluation, Figures, weights_digest
+from training.files import write_whole
+from training.report import (
+    chart_of_losses,
+    chart_of_thresholds,
+    default_rows,
+    read_log,
+    table,
+    tables,
+)
+from training.sheet import Example, draw_sheet, pick_examples
+from training.truth import read_truth
+
+FREE = (4, 7, 8)
+"""COCO's numbers of the licences of photos that may lie here: CC BY 2.0, no known copyright
+restrictions, work of the United States government."""
+
+EXAMPLES = 6
+
+_TEMPLATE = Path(__file__).with_name("card.md")
+_REPORTED = "coco/val"
+
+
+class CardError(Exception):
+    """A card that would say something untrue; the message says what."""
+
+
+def write_card(config: Path, data: Path, folder: Path | None = None) -> list[Path]:
+    """Write a bundle's card, the pictures beside it, and its accuracy in the manifest.
+
+    Args:
+        config: the experiment that made the bundle; its run's `log.csv` is read.
+        data: the folder with `coco/`, for the examples.
+        folder: of the bundle, with `evaluation.json` in it; None for the committed one.
+
+    Returns:
+        What was written.
+
+    Raises:
+        CardError: the evaluation is of other weights, lacks what a card must say, or the weights
+            have learnt from data that may not enter them.
+        OSError: `evaluation.json` or `log.csv` cannot be read.
+    """
+    experiment = load_experiment(config)
+    folder = folder or BUNDLES / experiment.name
+    bundle = load_bundle(folder)
+    evaluation = Evaluation.model_validate_json((folder / "evaluation.json").read_bytes())
+    _check(experiment, bundle, evaluation)
+    log = experiment.folder / "log.csv"
+    examples, licences = _examples(bundle, data)
+    pictures = {
+        "losses.png": chart_of_losses(log),
+        "thresholds.png": chart_of_thresholds(
+            default_rows(evaluation, bundle.pose, _REPORTED)
+        ),
+        "examples.png": draw_sheet(examples, columns=EXAMPLES // 2),
+    }  # fmt: skip
+    card = compose(config, experiment, bundle.pose, evaluation, read_log(log), examples, licences)
+    manifest = bundle.pose.model_copy(update={"accuracy": accuracy(evaluation, bundle.pose)})
+    for name, content in pictures.items():
+        write_whole(folder / name, content)
+    write_whole(folder / "CARD.md", card)
+    write_whole(folder / "manifest.json", manifest.model_dump_json(indent=2) + "\n")
+    return [folder / name for name in (*pictures, "CARD.md", "manifest.json")]
+
+
+def accuracy(evaluation: Evaluation, manifest: PoseManifest) -> dict[str, float]:
+    """What the manifest says: by split and head the main metric, with the manifest's decodes."""
+    figures = {}
+    for row in evaluation.rows:
+        if row not in default_rows(evaluation, manifest, row.split, boxes=row.boxes, flip=row.flip):
+            continue
+        name = f"{row.split.replace('/', '_')}_{row.head}"
+        name += "" if row.boxes == GROUND_TRUTH else "_detected"
+        name += "_flip" if row.flip else ""
+        metric = next(iter(row.metrics)).lower().replace("@", "_")
+        figures[f"{name}_{metric}"] = round(row.main, 4)
+    return dict(sorted(figures.items()))
+
+
+def compose(
+    config: Path,
+    experiment: Experiment,
+    manifest: PoseManifest,
+    evaluation: Evaluation,
+    log: dict[str, NDArray[np.float64]],
+    examples: Sequence[Example],
+    licences: dict[int, tuple[str, str]],
+) -> str:
+    """The card's text.
+
+    Args:
+        config: the experiment's file.
+        experiment: what it says.
+        manifest: of the bundle.
+        evaluation: of the bundle.
+        log: of the run.
+        examples: in the order of the sheet.
+        licences: name and address of COCO's licences by number.
+    """
+    plain, flipped = (default_rows(evaluation, manifest, _REPORTED, flip=f) for f in (False, True))
+    best = max(plain, key=lambda row: row.main)
+    plan, warm = experiment.schedule, experiment.warm_up
+    seconds = training_seconds(log)
+    detected = [
+        row
+        for name in dict.fromkeys(row.boxes for row in evaluation.rows)
+        for row in default_rows(evaluation, manifest, _REPORTED, boxes=name)
+        if name != GROUND_TRUTH
+    ]
+    values = {
+        "name": manifest.name,
+        "heads": ", ".join(f"`{head}`" for head in manifest.heads.names),
+        "width": manifest.input.width,
+        "height": manifest.input.height,
+        "keypoints": manifest.keypoint_set,
+        "default": manifest.default_head,
+        "config": f"{config.parent.name}/{config.name}",
+        "date": manifest.provenance.date,
+        "data": experiment.serving.data,
+        "start": experiment.serving.start,
+        "licence": manifest.licence,
+        "engine": evaluation.engine,
+        "measured": evaluation.measured,
+        "best_head": best.head,
+        "best_decode": best.decode,
+        "best_ap": f"{best.main:.3f}",
+        "best_low": f"{best.interval[0]:.3f}",
+        "best_high": f"{best.interval[1]:.3f}",
+        "people": best.people,
+        "photos": best.photos,
+        "flip": _flip(plain, flipped),
+        "detected": _detected(detected),
+        "table": table(plain),
+        "tables": tables(evaluation),
+        "steps": int(log["step"][-1]),
+        "batch": plan.batch,
+        "warm": f"{warm.epochs} epochs over {warm.passes} augmented crops of each person",
+        "encoder_rate": f"{plan.encoder_rate:g}",
+        "head_rate": f"{plan.head_rate:g}",
+        "share": f"{experiment.teachers.share:g}" if experiment.teachers else "none",
+        "time": f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min",
+        "credits": "\n".join(_credit(example, licences) for example in examples),
+    }
+    return Template(_TEMPLATE.read_text()).substitute(values)
+
+
+def training_seconds(log: dict[str, NDArray[np.float64]]) -> float:
+    """How long the steps took; the clock of a run starts anew where it resumes."""
+    spent = np.diff(log["seconds"], prepend=0.0)
+    return float(np.where(spent < 0, log["seconds"], spent).sum())
+
+
+def _check(experiment: Experiment, bundle: Bundle, evaluation: Evaluation) -> None:
+    manifest = bundle.pose
+    if evaluation.weights != weights_digest(manifest):
+        raise CardError(f"evaluation.json is not of these weights of {manifest.name}: evaluate it")
+    missing = set(manifest.heads.names) - {
+        row.head for row in default_rows(evaluation, manifest, _REPORTED)
+    }
+    if missing:
+        heads = ", ".join(sorted(missing))
+        raise CardError(f"evaluation.json lacks {_REPORTED} without flip of {heads}: evaluate it")
+    if any("lspet" in source.annotations.parts for source in experiment.train):
+        raise CardError("LSPET is for research alone: it may not enter weights that are given away")
+
+
+def _examples(bundle: Bundle, data: Path) -> tuple[list[Example], dict[int, tuple[str, str]]]:
+    """People of photos that may be shown here, by the default head; and COCO's licences."""
+    manifest = bundle.pose
+    head = manifest.default_head
+    spec = getattr(manifest.heads, head)
+    truth = read_truth(data, "coco/val").with_people()
+    truth = truth.of([photo for photo in truth.photos if photo.licence in FREE])
+    reading = Reading(head, spec.decode, getattr(spec, "resolution", None))
+    (measured,) = evaluate(
+        PoseModel(bundle, load_engine(bundle)), None, truth, readings=[reading], draws=1
+    )
+    licences = {row["id"]: (row["name"], row["url"]) for row in truth.content["licenses"]}
+    return pick_examples(truth, measured.people, EXAMPLES), licences
+
+
+def _credit(example: Example, licences: dict[int, tuple[str, str]]) -> str:
+    photo = example.photo
+    assert photo.licence is not None
+    name, url = licences[photo.licence]
+    number = re.search(r"/(\d+)_", photo.source)
+    page = f"https://www.flickr.com/photo.gne?id={number[1]}" if number else photo.source
+    return (
+        f"- OKS {example.similarity:.2f}: COCO val2017 image {photo.image_id}, "
+        f"[photo page, which names the photographer]({page}), [{name}]({url})"
+    )
+
+
+def _flip(plain: Sequence[Figures], flipped: Sequence[Figures]) -> str:
+    """What averaging with the mirrored crop brings each head."""
+    without = {row.head: row.main for row in plain}
+    parts = [f"`{row.head}` {without[row.head]:.3f} to {row.main:.3f}" for row in flipped]
+    return f"Averaging with the mirrored crop (`flip`) takes {', '.join(parts)}." if parts else ""
+
+
+def _detected(rows: Sequence[Figures]) -> str:
+    """The whole path, and what the detector's own manifest says of it."""
+    parts = []
+    for name in dict.fromkeys(row.boxes for row in rows):
+        mine = [row for row in rows if row.boxes == name]
+        figures = ", ".join(
+            f"`{row.head}` {row.main:.3f} AP ({row.interval[0]:.3f} to {row.interval[1]:.3f}), "
+            f"{row.metrics['AR']:.3f} AR"
+            for row in mine
+        )
+        parts.append(
+            f"Photo to joints with nothing given, boxes of `{name}`, at most 20 people a photo, "
+            f"the same pose answered once: {figures}; {mine[0].found / mine[0].photos:.1f} people "
+            f"answered a photo.{_stated_recall(name)}"
+        )
+    return "\n\n".join(parts)
+
+
+def _stated_recall(detector: str) -> str:
+    path = BUNDLES / detector / "manifest.json"
+    stated: dict[str, Any] = json.loads(path.read_text())["accuracy"] if path.exists() else {}
+    if "coco_val_recall" not in stated:
+        return ""
+    return (
+        f" Its recall on coco/val is {stated['coco_val_recall']:.3f} (people with keypoints, "
+        f"IoU 0.5, the best 5 boxes a photo)."
+    )
