@@ -218,7 +218,9 @@ class PoseModel:
                 values = sample_lattice(
                     self._field(features), self.size, xs, ys, chosen, exact=exact
                 )
-            result[:, :, inside_y[:, None] & inside_x] = values.reshape(*values.shape[:2], -1)
+            result[:, :, inside_y[:, None] & inside_x] = values.reshape(
+                *values.shape[:2], len(ys) * len(xs)
+            )
         return result
 
     def _simcc_logits(self, features: Features) -> tuple[Floats, Floats]:

@@ -67,7 +67,11 @@ def train(experiment: Experiment) -> Path:
 
 
 def training_data(experiment: Experiment) -> ConcatDataset[Batch]:
-    """The sets of an experiment; the teacher's maps are expected where `prepare` puts them."""
+    """The sets of an experiment; the teacher's maps are expected where `prepare` puts them.
+
+    Raises:
+        ValueError: they hold less than a batch.
+    """
     sets = [
         Examples(
             read_source(source).people,
@@ -80,7 +84,12 @@ def training_data(experiment: Experiment) -> ConcatDataset[Batch]:
         )
         for number, source in enumerate(experiment.train)
     ]
-    return ConcatDataset(sets)
+    data = ConcatDataset(sets)
+    warming = experiment.warm_up.passes > 0
+    largest = max(experiment.schedule.batch, experiment.warm_up.batch if warming else 0)
+    if len(data) < largest:
+        raise ValueError(f"{len(data)} people are fewer than a batch of {largest}")
+    return data
 
 
 def start_network(experiment: Experiment) -> PoseNetwork:
