@@ -32,7 +32,8 @@ def _blob(width: int, height: int, center: tuple[float, float], sigma: float) ->
 def _center_of_mass(crop: NDArray[np.uint8]) -> NDArray[np.float64]:
     mass = crop[..., 0].astype(float)
     rows, columns = np.indices(mass.shape)
-    return np.array([(columns * mass).sum(), (rows * mass).sum()]) / mass.sum()
+    center: NDArray[np.float64] = np.array([(columns * mass).sum(), (rows * mass).sum()])
+    return center / mass.sum()
 
 
 def test_padding_widens_to_the_aspect_about_the_centre() -> None:
@@ -272,6 +273,12 @@ def test_a_view_of_an_image_is_cut_as_a_copy_is() -> None:
 @pytest.mark.parametrize("array", [np.asarray, torch.asarray])
 def test_normalised_positions_span_the_longer_side(array: Any) -> None:  # noqa: ANN401
     points = array([[95.5, 127.5], [0, 0], [50.3, 200.6], [-0.5, -0.5], [191.5, 255.5]])
-    expected = [[0, 0], [-0.746094, -0.996094], [-0.353125, 0.571094], [-0.75, -1], [0.75, 1]]
+    expected = [
+        [0.0, 0.0],
+        [-0.746094, -0.996094],
+        [-0.353125, 0.571094],
+        [-0.75, -1.0],
+        [0.75, 1.0],
+    ]
     np.testing.assert_allclose(normalise(points, SIZE), expected, atol=1e-6)
     np.testing.assert_allclose(denormalise(normalise(points, SIZE), SIZE), points, atol=1e-4)

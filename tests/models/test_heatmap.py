@@ -121,7 +121,7 @@ def test_the_border_leads_no_decode_far_astray(
 ) -> None:
     maps = _maps(codec, codec.to_crop(array([[[x, y]]])))
     for decode in ("argmax", "quarter", "dark"):
-        found = codec.to_grid(codec.decode(maps, decode).points)  # type: ignore[arg-type]
+        found = codec.to_grid(codec.decode(maps, decode).points)
         np.testing.assert_allclose(found, [[[x, y]]], atol=1.0)
 
 

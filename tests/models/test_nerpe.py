@@ -50,7 +50,7 @@ def test_targets_are_the_published_ones() -> None:
     center = normalise(point, SIZE)
     np.testing.assert_allclose(center, [[[-0.353125, 0.571094]]], atol=5e-7)
     positions = center + np.array([[[0, 0], [0.06, 0], [0, -0.06], [0.036, 0.048]]])
-    expected = [[1], [0.606531], [0.606531], [0.606531]]
+    expected = [[1.0], [0.606531], [0.606531], [0.606531]]
     np.testing.assert_allclose(CODEC.encode(point, positions)[0], expected, atol=5e-7)
 
 
@@ -153,8 +153,7 @@ def test_progressive_finds_what_standard_finds_on_one_peak(
     center = (x * size[0] / longer, y * size[1] / longer)
     field, like = _bump(center, sigma), np.empty((1, 0))
     progressive, standard = (
-        codec.decode(field, like, decode, resolution)  # type: ignore[arg-type]
-        for decode in ("progressive", "standard")
+        codec.decode(field, like, decode, resolution) for decode in ("progressive", "standard")
     )
     np.testing.assert_allclose(progressive.points, standard.points, atol=1e-9)
     np.testing.assert_allclose(progressive.scores, standard.scores, atol=1e-12)

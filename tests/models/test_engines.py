@@ -1,0 +1,124 @@
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from models.bundle import BUNDLES, Bundle, BundleError, load_bundle
+from models.engines import Engine, EngineError, load_engine
+from models.engines.onnx import PROVIDERS, open_session
+
+no_cuda = pytest.mark.skipif(
+    PROVIDERS["cuda"] in ort.get_available_providers(), reason="CUDA is installed here"
+)
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return load_bundle(BUNDLES / "pose-s")
+
+
+@pytest.fixture(scope="module")
+def engine(bundle: Bundle) -> Engine:
+    return load_engine(bundle, threads=1)
+
+
+@pytest.fixture(scope="module")
+def crops() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (3, 256, 192, 3), dtype=np.uint8)
+
+
+def test_an_engine_says_what_it_runs_on(engine: Engine) -> None:
+    assert (engine.name, engine.device) == ("onnxruntime", "cpu")
+
+
+def test_graphs_answer_in_the_shapes_that_the_manifest_states(
+    bundle: Bundle, engine: Engine, crops: np.ndarray
+) -> None:
+    heads = bundle.pose.heads
+    assert heads.simcc
+    assert heads.heatmap
+    assert heads.nerpe
+    features = engine.encode(crops)
+    assert features.shape == (3, *bundle.pose.feature_shape)
+    x, y = engine.head("simcc", features)
+    assert x.shape == (3, 17, 192 * heads.simcc.split)
+    assert y.shape == (3, 17, 256 * heads.simcc.split)
+    (maps,) = engine.head("heatmap", features)
+    assert maps.shape == (3, 17, heads.heatmap.height, heads.heatmap.width)
+    (cells,) = engine.head("nerpe", features)
+    assert cells.shape[0] == 3
+    assert cells.shape[2:] == (heads.nerpe.height, heads.nerpe.width)
+    values = engine.field(cells, np.zeros((3, 7, 2), np.float32))
+    assert values.shape == (3, 7, 17)
+    for array in (features, x, y, maps, cells, values):
+        assert array.dtype == np.float32
+        assert np.isfinite(array).all()
+
+
+def test_a_batch_answers_as_its_crops_alone_do(engine: Engine, crops: np.ndarray) -> None:
+    points = np.random.default_rng(1).uniform(-1, 1, (3, 11, 2)).astype(np.float32)
+    features = engine.encode(crops)
+    cells = engine.head("nerpe", features)[0]
+    values = engine.field(cells, points)
+    for i in range(3):
+        one = slice(i, i + 1)
+        np.testing.assert_allclose(engine.encode(crops[one]), features[one], atol=1e-4)
+        for head in ("simcc", "heatmap", "nerpe"):
+            together, alone = engine.head(head, features), engine.head(head, features[one])
+            for a, b in zip(together, alone, strict=True):
+                np.testing.assert_allclose(a[one], b, atol=1e-4)
+        np.testing.assert_allclose(engine.field(cells[one], points[one]), values[one], atol=1e-4)
+
+
+def test_extreme_crops_stay_finite(engine: Engine) -> None:
+    for value in (0, 255):
+        features = engine.encode(np.full((1, 256, 192, 3), value, np.uint8))
+        assert np.isfinite(features).all()
+        for head in ("simcc", "heatmap", "nerpe"):
+            assert all(np.isfinite(part).all() for part in engine.head(head, features))
+
+
+def test_several_threads_may_call_one_engine(engine: Engine, crops: np.ndarray) -> None:
+    expected = engine.encode(crops)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda i: engine.encode(crops[i % 3 :][:1]), range(8)))
+    for i, features in enumerate(found):
+        np.testing.assert_allclose(features, expected[i % 3 :][:1], atol=1e-4)
+
+
+@no_cuda
+def test_a_missing_device_is_an_error_that_says_what_to_install(bundle: Bundle) -> None:
+    with pytest.raises(EngineError, match=r"CUDAExecutionProvider.*extra `gpu`"):
+        load_engine(bundle, device="cuda")
+
+
+@no_cuda
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_device_that_does_not_start_is_an_error_and_not_the_cpu(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What a machine looks like whose runtime knows CUDA but whose driver does not load.
+    monkeypatch.setattr(ort, "get_available_providers", lambda: list(PROVIDERS.values()))
+    with pytest.raises(EngineError, match="'cuda' was asked for but its driver did not start"):
+        load_engine(bundle, device="cuda")
+
+
+def test_an_unknown_device_is_an_error(bundle: Bundle) -> None:
+    with pytest.raises(EngineError, match="'tpu' is not one of cpu, cuda"):
+        load_engine(bundle, device="tpu")
+
+
+def test_a_file_that_is_no_graph_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(b"not a graph")
+    with pytest.raises(EngineError, match=r"broken\.onnx cannot be loaded on cpu"):
+        open_session(path)
+    with pytest.raises(EngineError, match=r"missing\.onnx cannot be loaded on cpu"):
+        open_session(tmp_path / "missing.onnx")
+
+
+def test_a_detector_is_no_pose_engine() -> None:
+    with pytest.raises(BundleError, match="not a pose one"):
+        load_engine(load_bundle(BUNDLES / "person-n"))
