@@ -68,7 +68,8 @@ function showDecodes() {
   const { name, decodes, resolution } = chosenHead();
   fill($("decode"), decodes.map((decode, n) => [decode, decode, n === 0]));
   $("lattice-field").hidden = name !== "nerpe";
-  const lattices = [...new Set([...LATTICES, resolution ?? 512])].sort((a, b) => a - b);
+  if (!resolution) return; // not filled before there is a default, which would be the first size
+  const lattices = [...new Set([...LATTICES, resolution])].sort((a, b) => a - b);
   fill($("lattice"), lattices.map((size) => [size, size, size === resolution]));
 }
 

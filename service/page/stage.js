@@ -47,7 +47,7 @@ function paintHeatmap(context, { bitmap, affine: [a, , c, , e, f] }) {
   context.globalAlpha = 1;
 }
 
-function paintPerson(context, { box, keypoints }, view, scale) {
+function paintPerson(context, { person, box, keypoints }, view, scale) {
   const width = Math.max(1.6 * pixel(scale), Math.sqrt(box.width * box.height) / 90);
   const rim = Math.max(0.8 * pixel(scale), width / 2);
   const shown = new Map(
@@ -67,6 +67,7 @@ function paintPerson(context, { box, keypoints }, view, scale) {
       context.stroke();
     }
     for (const { name, x, y } of shown.values()) {
+      if (view.active?.person === person && view.active.keypoint === name) continue; // marked
       context.fillStyle = outline ? OUTLINE : SIDES[side(name)];
       context.beginPath();
       context.arc(x, y, width * 1.4 + (outline ? rim : 0), 0, 2 * Math.PI);
@@ -82,17 +83,17 @@ function paintBox(context, { x, y, width, height }, scale) {
   context.strokeRect(x, y, width, height);
 }
 
-/** A ring and a cross of hair lines, exact where a dot would hide the place. */
+/** A ring with four ticks that point at the place and leave its heatmap to be seen. */
 function paintMark(context, { name, x, y, score }, scale) {
   const px = pixel(scale);
   for (const [colour, width] of [[OUTLINE, 3 * px], ["#ffffff", 1.2 * px]]) {
     context.strokeStyle = colour;
     context.lineWidth = width;
     context.beginPath();
-    context.arc(x, y, 9 * px, 0, 2 * Math.PI);
+    context.arc(x, y, 16 * px, 0, 2 * Math.PI);
     for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
-      context.moveTo(x + dx * 5 * px, y + dy * 5 * px);
-      context.lineTo(x + dx * 14 * px, y + dy * 14 * px);
+      context.moveTo(x + dx * 12 * px, y + dy * 12 * px);
+      context.lineTo(x + dx * 21 * px, y + dy * 21 * px);
     }
     context.stroke();
   }
@@ -101,7 +102,7 @@ function paintMark(context, { name, x, y, score }, scale) {
   context.textBaseline = "middle";
   const length = context.measureText(text).width + 14 * px;
   const right = context.canvas.width / scale - 0.5;
-  const left = x + 18 * px + length > right ? x - 18 * px - length : x + 18 * px;
+  const left = x + 26 * px + length > right ? x - 26 * px - length : x + 26 * px;
   context.fillStyle = "rgb(17 22 28 / 85%)";
   context.beginPath();
   context.roundRect(left, y - 12 * px, length, 24 * px, 6 * px);
