@@ -135,7 +135,7 @@ def read_log(log: Path) -> dict[str, NDArray[np.float64]]:
 
 
 def chart_of_losses(log: Path) -> bytes:
-    """PNG: each head's loss over the steps, smoothed, on a logarithmic axis of its own."""
+    """PNG: each head's loss over the steps, as it was and smoothed, on an axis of its own."""
     columns = read_log(log)
     steps = columns["step"]
     heads = [name for name in columns if name not in ("step", "seconds")]
@@ -144,14 +144,15 @@ def chart_of_losses(log: Path) -> bytes:
         colour = COLOURS.get(head)
         axes.plot(steps, columns[head], color=colour, alpha=0.2, linewidth=0.8)
         axes.plot(steps, smoothed(columns[head]), color=colour)
-        axes.set(title=head, xlabel="step", yscale="log")
-        axes.grid(alpha=0.3, which="both")
+        axes.set(title=head, xlabel="step", ylim=np.percentile(columns[head], (0, 99)))
+        axes.ticklabel_format(scilimits=(-2, 3), axis="y")
+        axes.grid(alpha=0.3)
     return _png(figure)
 
 
 def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The mean of each value and of those around it, a fortieth of them all."""
-    reach = max(1, len(values) // 80)
+    """The mean of each value and of those around it, a twentieth of them all but 21 at least."""
+    reach = max(10, len(values) // 40)
     sums = np.concatenate([[0.0], np.cumsum(values)])
     at = np.arange(len(values))
     low, high = np.maximum(at - reach, 0), np.minimum(at + reach + 1, len(values))
