@@ -27,6 +27,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, settings: Settings, **kwargs: Any) -> None:  # noqa: ANN401
         super().__init__(*args, **kwargs)
         self._settings = settings
+        # A path may hold the id of kept features: the application logs routes instead.
+        self.access_log = False
         self._received = 0
         self._in_headers = True
         self._patience: TimerHandle | None = None

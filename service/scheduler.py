@@ -146,6 +146,7 @@ class Scheduler:
 
         Raises:
             Overloaded: the queue is full, or its predicted wait is longer than the deadline.
+            DeadlineExceeded: it has passed.
             Draining: closed.
         """
         with self._wake:
@@ -154,6 +155,9 @@ class Scheduler:
     def _admit(self, deadline: float, items: int) -> None:
         if self._closing:
             raise Draining("the server is shutting down; ask another replica")
+        left = deadline - self._clock()
+        if left <= 0:
+            raise DeadlineExceeded("the deadline passed before the device was asked")
         wait = self._predicted_wait()
         waiting = self._waiting()
         if waiting and waiting + items > self._capacity:
@@ -162,11 +166,10 @@ class Scheduler:
                 "try again later",
                 retry_after=wait,
             )
-        left = deadline - self._clock()
         if wait > left:
             raise Overloaded(
                 f"the queue takes about {wait * 1000:.0f} ms and the deadline is in "
-                f"{max(0.0, left) * 1000:.0f} ms; try again later or allow more",
+                f"{left * 1000:.0f} ms; try again later or allow more",
                 retry_after=wait - left,
             )
 
@@ -183,8 +186,7 @@ class Scheduler:
             deadline: on the scheduler's clock; an item that is still waiting then fails.
 
         Raises:
-            Overloaded: as in `admit`.
-            Draining: as in `admit`.
+            Problem: as `admit`.
         """
         with self._wake:
             self._admit(deadline, len(payloads))

@@ -24,6 +24,8 @@ from service.state import State
 logger = logging.getLogger("service")
 
 _LOG = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_FLUSH_S = 5
+"""How long the last answers may take to be sent, once their work is done."""
 FAILED = 1
 """Exit status of a server that could not start."""
 
@@ -79,7 +81,7 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """On the first SIGTERM leave in order; on anything more leave now."""
-        if sig == signal.SIGTERM and not self._state.gate.going:
+        if sig == signal.SIGTERM and self.started and not self._state.gate.going:
             self._loop.call_soon_threadsafe(self._leave)
         elif self.should_exit:
             self.force_exit = True
@@ -135,10 +137,8 @@ def _config(app: FastAPI, settings: Settings, port: int) -> uvicorn.Config:
         loop="uvloop",
         http=partial(BoundedProtocol, settings=settings),  # type: ignore[arg-type]
         ws="none",
-        # A path may hold the id of kept features: the application logs routes instead.
-        access_log=False,
         log_config=None,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=int(settings.drain_seconds),
+        timeout_graceful_shutdown=_FLUSH_S,
     )

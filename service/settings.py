@@ -32,7 +32,12 @@ class Settings(BaseSettings):
     """What a server can be told. Each field is the environment variable SUBPOSE_<NAME>."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_file=".env", extra="forbid", frozen=True, hide_input_in_errors=True
+        env_prefix=PREFIX,
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
     )
 
     host: str = Field(default="127.0.0.1", description="the address to listen on")

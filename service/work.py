@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,12 @@ from models.codecs.decoded import Decoded
 from models.pose import Features, PoseModel
 from service.problems import EngineFailed
 from service.scheduler import Lane
+
+LARGEST_ON_CPU = 8
+"""Crops a batch. A CPU is no faster with more, and its memory grows with every one."""
+
+SAMPLES_A_BAND = 1 << 18
+"""Of a heatmap, evaluated without a break."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,7 @@ class FieldQuery:
         columns: crop px of the samples, ascending.
         rows: crop px of the samples, ascending.
         keypoints: indices, or None for all.
+        merged: their maximum rather than each.
         exact: evaluate every sample.
     """
 
@@ -69,7 +76,14 @@ class FieldQuery:
     columns: NDArray[np.float64]
     rows: NDArray[np.float64]
     keypoints: tuple[int, ...] | None
+    merged: bool
     exact: bool
+
+    def bands(self) -> Iterator[FieldQuery]:
+        """The same in bands of rows, none of which takes the device for long."""
+        height = max(1, SAMPLES_A_BAND // len(self.columns))
+        for first in range(0, len(self.rows), height):
+            yield replace(self, rows=self.rows[first : first + height])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,6 +103,8 @@ class ModelLanes:
             count_crops: told how many crops went through the encoder.
         """
         largest = model.manifest.input.largest_batch
+        if model.engine.device == "cpu":
+            largest = min(largest, LARGEST_ON_CPU)
         # Powers of two: few shapes, all of which the warm-up has run.
         buckets = tuple(1 << power for power in range(largest.bit_length()))
 
@@ -156,7 +172,7 @@ def _run_field(model: PoseModel, item: FieldQuery) -> NDArray[np.float32] | Exce
     )
     if not np.isfinite(values).all():
         return EngineFailed("the engine gave numbers that are not finite for this heatmap")
-    return np.asarray(values)
+    return np.asarray(values.max(axis=0, keepdims=True) if item.merged else values)
 
 
 def _finite(features: Features, decoded: dict[str, Decoded]) -> bool:

@@ -14,7 +14,7 @@ from service.api.schemas import (
     PoseBody,
     ProblemBody,
     TimingsBody,
-)  # fmt: skip
+)
 from service.features import Entry, KeptPhoto
 from service.pipeline import SeenPerson, SeenPhoto, Task
 from service.problems import Problem

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 
 from models.pose import PoseModel
-from service.api.dependencies import AppState
+from service.api.dependencies import AppState, no_query
 from service.api.errors import problem_responses
 from service.api.schemas import CatalogBody, DetectorCard, HeadCard, ImageSize, ModelCard
 from service.catalog import Catalog, ServedDetector
-from service.problems import Starting, UnknownHost, UnknownModel
+from service.problems import InvalidParameter, Starting, UnknownHost, UnknownModel
 
-router = APIRouter(tags=["models"])
+router = APIRouter(tags=["models"], dependencies=[Depends(no_query)])
 
 
-@router.get("/models", responses=problem_responses(UnknownHost, Starting))
+@router.get("/models", responses=problem_responses(UnknownHost, InvalidParameter, Starting))
 async def get_models(state: AppState) -> CatalogBody:
     """Every model and every detector."""
     catalog = state.loaded.catalog
@@ -24,7 +24,10 @@ async def get_models(state: AppState) -> CatalogBody:
     )
 
 
-@router.get("/models/{name}", responses=problem_responses(UnknownHost, UnknownModel, Starting))
+@router.get(
+    "/models/{name}",
+    responses=problem_responses(UnknownHost, InvalidParameter, UnknownModel, Starting),
+)
 async def get_model(name: str, state: AppState) -> ModelCard | DetectorCard:
     """One model or detector."""
     catalog = state.loaded.catalog

@@ -75,3 +75,14 @@ async def no_repeats(request: Request) -> None:
     repeated = [(name, "given more than once") for name, count in counts.items() if count > 1]
     if repeated:
         raise InvalidParameter(*repeated)
+
+
+async def no_query(request: Request) -> None:
+    """For routes without parameters.
+
+    Raises:
+        InvalidParameter: naming those that were given.
+    """
+    given = [(name, "there is no such parameter on this route") for name in request.query_params]
+    if given:
+        raise InvalidParameter(*given)

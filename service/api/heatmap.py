@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from models.pose import Features
 from service.api.body import REQUEST_BODY, posted_images
 from service.api.dependencies import AppState, Authorised, no_repeats
 from service.api.errors import problem_responses
-from service.api.negotiation import MEDIA_TYPES
+from service.api.negotiation import MEDIA_TYPES, accept_of
 from service.api.parameters import GetHeatmapQuery, PostHeatmapQuery
 from service.api.patience import deadline_of, until, while_connected
 from service.api.pose import PHOTO_PROBLEMS
@@ -38,7 +39,7 @@ from service.problems import (
     UnknownId,
     UnknownKeypoint,
     UnknownPerson,
-)  # fmt: skip
+)
 from service.state import State
 from service.timings import Timings
 
@@ -83,7 +84,7 @@ async def get_heatmap(
     loaded = state.loaded
     entry = _entry(request, query.id, caller.owner, state)
     photo = entry.photo
-    wish = Wish.of(query, loaded.catalog.model(photo.model), request.headers.get("accept"))
+    wish = Wish.of(query, loaded.catalog.model(photo.model), accept_of(request))
     person = _person(query.person, len(photo.geometries))
     geometry, features = photo.geometries[person], photo.features[person]
     wish.check_size(photo.size, state.settings.answer_bytes)
@@ -92,7 +93,7 @@ async def get_heatmap(
         "Vary": "Accept",
         "Cache-Control": _cache_control(entry, named=query.id is not None),
     }
-    if _matches(request.headers.get("if-none-match", ""), headers["ETag"]):
+    if _matches(request.headers.getlist("if-none-match"), headers["ETag"]):
         return Response(status_code=304, headers=headers)
     if features is None:
         raise UnknownPerson(f"the crop of person {person} failed; post the photo again")
@@ -129,7 +130,7 @@ async def post_heatmap(
         loaded = state.loaded
         most = state.settings.answer_bytes
         model = loaded.catalog.model(query.model)
-        wish = Wish.of(query, model, request.headers.get("accept"))
+        wish = Wish.of(query, model, accept_of(request))
         if wish.frame == "crop":
             wish.check_size((1, 1), most)
         task = heatmap_task(
@@ -207,6 +208,6 @@ def _cache_control(entry: Entry, *, named: bool) -> str:
     return f"private, max-age={seconds}"
 
 
-def _matches(header: str, etag: str) -> bool:
-    tags = [tag.strip().removeprefix("W/") for tag in header.split(",")]
+def _matches(headers: Sequence[str], etag: str) -> bool:
+    tags = [tag.strip().removeprefix("W/") for header in headers for tag in header.split(",")]
     return "*" in tags or etag in tags

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+from fastapi import Request
+
 from service.problems import NotAcceptable
 
 F = TypeVar("F", bound=str)
@@ -18,12 +20,17 @@ MEDIA_TYPES: Mapping[str, str] = {
 }
 
 
+def accept_of(request: Request) -> str:
+    """The header, all its fields joined."""
+    return ",".join(request.headers.getlist("accept"))
+
+
 def negotiate(asked: F | None, accept: str | None, offers: Sequence[F]) -> F:
     """The format of an answer.
 
     Args:
         asked: the `format` parameter.
-        accept: the header, all its fields joined by commas.
+        accept: the header, by `accept_of`.
         offers: formats that `Accept` chooses among, the default first.
 
     Raises:

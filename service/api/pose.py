@@ -16,9 +16,9 @@ from models.formats import coco, openpose
 from models.predictor import Person
 from service.api.answers import kept_photo, photo_body
 from service.api.body import REQUEST_BODY, posted_images
-from service.api.dependencies import AppState, Authorised, no_repeats
+from service.api.dependencies import AppState, Authorised, no_query, no_repeats
 from service.api.errors import problem_body, problem_responses
-from service.api.negotiation import MEDIA_TYPES, negotiate
+from service.api.negotiation import MEDIA_TYPES, accept_of, negotiate
 from service.api.parameters import PoseFormat, PoseQuery
 from service.api.patience import deadline_of, until, while_connected
 from service.api.schemas import PoseBody, PoseResults, ProblemBody
@@ -47,13 +47,13 @@ from service.problems import (
     UnknownModel,
     UnreadableImage,
     UnsupportedImage,
-)  # fmt: skip
+)
 from service.state import Loaded, State
 from service.timings import Timings
 
 _JSON = MEDIA_TYPES["json"]
 
-router = APIRouter(tags=["pose"], dependencies=[Depends(no_repeats)])
+router = APIRouter(tags=["pose"])
 
 PHOTO_PROBLEMS = (
     UnreadableImage, BadMultipart, Unauthorized, UnknownModel, UnknownDetector, NotAcceptable,
@@ -66,6 +66,7 @@ PHOTO_PROBLEMS = (
 @router.post(
     "/pose",
     response_class=Response,
+    dependencies=[Depends(no_repeats)],
     openapi_extra={"requestBody": REQUEST_BODY},
     responses={
         200: {
@@ -81,7 +82,7 @@ async def post_pose(
     request: Request, query: Annotated[PoseQuery, Query()], caller: Authorised, state: AppState
 ) -> Response:
     """Find people in one or several photos and return their joints."""
-    kind: PoseFormat = negotiate(query.format, request.headers.get("accept"), ("json", "png"))
+    kind: PoseFormat = negotiate(query.format, accept_of(request), ("json", "png"))
     deadline = deadline_of(request, query.deadline_ms, state.settings)
     with state.gate.enter():
         loaded = state.loaded
@@ -104,6 +105,7 @@ async def post_pose(
 @router.delete(
     "/pose/{id}",
     status_code=204,
+    dependencies=[Depends(no_query)],
     responses=problem_responses(Unauthorized, UnknownHost, InvalidParameter, ClientLimit),
 )
 async def delete_pose(

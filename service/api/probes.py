@@ -15,7 +15,7 @@ from service.problems import (
     Starting,
     Unauthorized,
     UnknownHost,
-)  # fmt: skip
+)
 
 router = APIRouter(tags=["operations"])
 metrics_router = APIRouter(tags=["operations"])

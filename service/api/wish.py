@@ -129,18 +129,22 @@ class Wish:
     def query(self, features: Features, lattice: Lattice) -> FieldQuery:
         """What the device is asked."""
         return FieldQuery(
-            features, self.head, lattice.columns, lattice.rows, self.keypoints, self.exact
+            features,
+            self.head,
+            lattice.columns,
+            lattice.rows,
+            self.keypoints,
+            self.merged,
+            self.exact,
         )
 
     def render(self, values: NDArray[np.float32], lattice: Lattice) -> bytes:
         """The answer's bytes.
 
         Args:
-            values: (keypoints, rows, columns), as the device gave them.
+            values: (channels, rows, columns), as the device gave them.
             lattice: where the samples are.
         """
-        if self.merged:
-            values = values.max(axis=0, keepdims=True)
         heatmap = Heatmap(values, self.channels, lattice)
         if self.kind == "npy":
             return heatmap.npy()

@@ -18,6 +18,12 @@ def shared_server(shared_house: FakeHouse) -> Iterator[Running]:
         yield server
 
 
+@pytest.fixture(scope="package")
+def shared_client(shared_server: Running) -> Iterator[httpx.Client]:
+    with shared_server.client() as client:
+        yield client
+
+
 @pytest.fixture
 def house(shared_house: FakeHouse) -> FakeHouse:
     """The house of `client`, as it was at first."""
@@ -28,6 +34,6 @@ def house(shared_house: FakeHouse) -> FakeHouse:
 
 
 @pytest.fixture
-def client(shared_server: Running, house: FakeHouse) -> Iterator[httpx.Client]:
-    with shared_server.client() as client:
-        yield client
+def client(shared_client: httpx.Client, house: FakeHouse) -> httpx.Client:
+    """Of a server that all these tests share, with its house as it was at first."""
+    return shared_client

@@ -122,6 +122,18 @@ def test_features_with_flip_answer_for_both(client: httpx.Client) -> None:
     assert np.abs(a - b).max() > 0.01
 
 
+def test_large_ones_are_made_in_bands_and_are_the_same(
+    client: httpx.Client, house: FakeHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = {"id": keep(client)["id"], "format": "npy", "head": "nerpe", "exact": "true"}
+    whole = load(client.get("/heatmap", params=query))
+    calls = house.engine.calls.count("field")
+    monkeypatch.setattr("service.work.SAMPLES_A_BAND", 192 * 100)
+    banded = load(client.get("/heatmap", params=query))
+    assert house.engine.calls.count("field") == 3 + calls
+    np.testing.assert_allclose(banded, whole, atol=1e-6)
+
+
 def test_an_etag_saves_the_engine(client: httpx.Client, house: FakeHouse) -> None:
     kept = keep(client)["id"]
     first = client.get("/heatmap", params={"id": kept, "head": "nerpe"})

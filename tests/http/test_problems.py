@@ -277,6 +277,8 @@ def test_unknown_host(client: httpx.Client) -> None:
         ("GET /heatmap", "id=a&model=fake", ["model"]),
         ("GET /heatmap", "id=a&flip=true", ["flip"]),
         ("GET /heatmap", "id=a&boxes=[]", ["boxes"]),
+        ("GET /models", "name=fake", ["name"]),
+        ("DELETE /pose/a", "person=0", ["person"]),
     ],
 )  # fmt: skip
 def test_invalid_parameter(

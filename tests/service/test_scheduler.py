@@ -184,6 +184,11 @@ def test_a_wait_longer_than_the_deadline_refuses_at_once(device: Device) -> None
     scheduler.submit(lane, [1], deadline=now + 6)
 
 
+def test_a_deadline_that_has_passed_is_that_and_not_an_overload(scheduler: Scheduler) -> None:
+    with pytest.raises(DeadlineExceeded):
+        scheduler.admit(deadline=0.0)
+
+
 def test_what_is_late_is_not_run(device: Device) -> None:
     clock = [0.0]
     scheduler = Scheduler(100, clock=lambda: clock[0])

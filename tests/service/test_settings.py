@@ -60,3 +60,11 @@ def test_hosts_are_the_loopbacks_by_default_when_bound_to_it(
     host: str, hosts: tuple[str, ...], allowed: set[str] | None
 ) -> None:
     assert Settings(host=host, hosts=hosts).allowed_hosts == allowed
+
+
+def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUBPOSE_METRICS_PORT", "")
+    monkeypatch.setenv("SUBPOSE_API_KEYS", "")
+    settings = Settings()
+    assert settings.metrics_port is None
+    assert settings.api_keys == ()
