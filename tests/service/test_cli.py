@@ -197,7 +197,12 @@ def test_a_file_is_there_whole_or_as_it_was(
 def test_an_interrupt_ends_with_130_and_no_traceback() -> None:
     command = [*SUBPOSE, "predict", str(SAMPLE), "-"]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A test run in the background ignores the signal, and so would the child.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout
         assert process.stderr
