@@ -84,7 +84,7 @@ def training_data(experiment: Experiment) -> ConcatDataset[Batch]:
         )
         for number, source in enumerate(experiment.train)
     ]
-    data = ConcatDataset(sets)
+    data: ConcatDataset[Batch] = ConcatDataset(sets)
     warming = experiment.warm_up.passes > 0
     largest = max(experiment.schedule.batch, experiment.warm_up.batch if warming else 0)
     if len(data) < largest:
