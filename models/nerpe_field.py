@@ -9,7 +9,7 @@ from models.codecs.nerpe import COARSE
 from models.engines import Engine, Floats
 from models.geometry import Size, normalise
 
-QUERIES = 1 << 15
+QUERIES = 1 << 13
 """The most positions that are evaluated in one call: bounds its memory."""
 
 QUIET = 0.01

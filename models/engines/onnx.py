@@ -35,6 +35,9 @@ def open_session(
             f"device {device!r} needs ONNX Runtime's {provider}, which this installation lacks; "
             "install the extra `gpu` in place of `cpu`"
         )
+    if device == "cuda":
+        # CUDA and cuDNN of the wheels beside this one, which no loader's path names.
+        ort.preload_dlls()
     options = ort.SessionOptions()
     options.log_severity_level = 3
     # A thread that spins between runs takes a core from whoever decodes the next photo.
