@@ -30,7 +30,7 @@ bench: $(VENV)/.full
 
 # AGPL-3.0 code, in an environment of its own that nothing else uses.
 test-ultralytics: $(VENV)-ultralytics/.full
-	$(VENV)-ultralytics/bin/pytest -q -m ultralytics
+	YOLO_CONFIG_DIR=$$(mktemp -d) $(VENV)-ultralytics/bin/pytest -q -m ultralytics
 
 $(VENV)/.light: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
