@@ -408,6 +408,23 @@ def test_draining(house: FakeHouse) -> None:
         assert client.get("/healthz").status_code == 200
 
 
+def test_health_fails_while_the_device_hangs() -> None:
+    house = FakeHouse()
+    with (
+        running(house, stall_seconds=1.5) as server,
+        ThreadPoolExecutor(1) as pool,
+        server.client() as client,
+    ):
+        assert client.get("/healthz").status_code == 200
+        house.engine.open.clear()
+        held = pool.submit(_post, server)
+        _until(lambda: client.get("/healthz").status_code != 200)
+        check(client.get("/healthz"), 500, "engine_failed")
+        house.engine.open.set()
+        assert held.result(30).status_code == 200
+        assert client.get("/healthz").status_code == 200
+
+
 def test_deadline() -> None:
     house = FakeHouse()
     with running(house) as server, server.client() as client:
