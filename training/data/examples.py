@@ -170,7 +170,7 @@ def _coloured(
     offset = 255 * strength * random.uniform(-0.5, 0.5)
     table = np.clip(np.arange(256)[:, None] * gain + offset, 0, 255).astype(np.uint8)
     crop = np.stack([table[:, c][crop[..., c]] for c in range(3)], axis=-1)
-    if random.random() < 0.05:
+    if strength and random.random() < 0.05:
         crop = np.repeat(crop.mean(-1, keepdims=True).astype(np.uint8), 3, axis=-1)
     return crop
 
