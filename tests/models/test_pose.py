@@ -1,0 +1,336 @@
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from models.bundle import BUNDLES, load_bundle
+from models.engines import load_engine
+from models.geometry import Box, CropGeometry
+from models.keypoints import COCO17
+from models.pose import Features, PoseModel
+
+MIRROR = list(COCO17.mirror)
+HEADS = ("simcc", "nerpe", "heatmap")
+DECODES = [
+    ("simcc", "expectation"),
+    ("simcc", "argmax"),
+    ("nerpe", "progressive"),
+    ("nerpe", "standard"),
+    ("heatmap", "dark"),
+    ("heatmap", "quarter"),
+    ("heatmap", "argmax"),
+]
+heads = pytest.mark.parametrize("head", HEADS)
+
+
+@pytest.fixture(scope="module")
+def model() -> PoseModel:
+    bundle = load_bundle(BUNDLES / "pose-s")
+    return PoseModel(bundle, load_engine(bundle, threads=1))
+
+
+@pytest.fixture(scope="module")
+def crops() -> NDArray[np.uint8]:
+    """Smooth colours: what the network says of them means nothing, but it says it again."""
+    coarse = np.random.default_rng(0).integers(0, 256, (3, 8, 6, 3), dtype=np.uint8)
+    return np.stack([cv2.resize(crop, (192, 256)) for crop in coarse]).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def features(model: PoseModel, crops: NDArray[np.uint8]) -> Features:
+    return model.encode(crops, flip=True)
+
+
+@pytest.fixture(scope="module")
+def people(model: PoseModel, data: Path) -> NDArray[np.uint8]:
+    """Crops of two people of a photo."""
+    image = cv2.imread(str(data / "demo" / "astronaut.jpg"))
+    assert image is not None
+    rgb = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+    height, width = rgb.shape[:2]
+    boxes = [Box(0, 0, width, height), Box(width * 0.2, 0, width * 0.5, height * 0.7)]
+    return np.stack([model.cut(rgb, box)[1] for box in boxes])
+
+
+def _lattice(pitch: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sample centres over the whole crop."""
+    return tuple(np.arange(-0.5 + pitch / 2, side - 0.5, pitch) for side in (192, 256))  # type: ignore[return-value]
+
+
+# What a model knows of itself
+
+
+def test_a_model_is_what_its_manifest_says(model: PoseModel) -> None:
+    assert (model.name, model.size, model.keypoints) == ("pose-s", (192, 256), COCO17)
+    assert model.heads == HEADS
+    assert model.default_head in HEADS
+    for head in HEADS:
+        known = {decode for name, decode in DECODES if name == head}
+        assert set(model.decodes[head]) == known
+        assert len(model.decodes[head]) == len(known)
+        assert model.decodes[head][0] == getattr(model.manifest.heads, head).decode
+
+
+def test_crops_are_cut_as_the_manifest_says(model: PoseModel) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    box = Box(40, 50, 100, 200)
+    geometry, pixels = model.cut(image, box)
+    crop = model.manifest.crop
+    expected = CropGeometry.from_box(box, (192, 256), matrix=crop.matrix, padding=crop.padding)
+    np.testing.assert_array_equal(geometry.matrix, expected.matrix)
+    np.testing.assert_array_equal(pixels, expected.cut(image))
+    with pytest.raises(ValueError, match="no area"):
+        model.cut(image, Box(0, 0, 0, 5))
+
+
+# Decoding
+
+
+@pytest.mark.parametrize(("head", "decode"), DECODES)
+def test_every_decode_answers_joints_in_the_crop(
+    model: PoseModel, features: Features, head: str, decode: str
+) -> None:
+    resolution = 64 if decode == "standard" else None
+    decoded = model.decode(features, head, decode, resolution)
+    assert decoded.points.shape == (3, 17, 2)
+    assert decoded.scores.shape == (3, 17)
+    assert (decoded.points > -8).all()
+    assert (decoded.points < [200, 264]).all()
+    assert (decoded.scores >= 0).all()
+    assert (decoded.scores <= 1).all()
+    spec = model.manifest.heads.nerpe
+    assert spec
+    used = {"standard": 64, "progressive": spec.resolution}.get(decode)
+    assert decoded.resolution == used
+
+
+@heads
+def test_without_a_decode_the_manifest_s_is_taken(
+    model: PoseModel, features: Features, head: str
+) -> None:
+    one = features[:1]
+    default = model.decode(one, head)
+    named = model.decode(one, head, model.decodes[head][0])
+    np.testing.assert_array_equal(default.points, named.points)
+    assert default.resolution == named.resolution
+
+
+def test_nerpe_is_decoded_on_the_lattice_asked_for(model: PoseModel, features: Features) -> None:
+    for asked, used in ((16, 32), (100, 128), (256, 256)):
+        assert model.decode(features[:1], "nerpe", "progressive", asked).resolution == used
+    found = model.decode(features[:1], "nerpe", "standard", 48)
+    assert found.resolution == 48
+    index = (found.points + 0.5) * 48 / 256 - 0.5
+    np.testing.assert_allclose(index, np.rint(index), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (("openpose",), "head 'openpose' is not one of simcc, nerpe, heatmap"),
+        (("simcc", "dark"), "decode 'dark' of head 'simcc' is not one of"),
+        (("nerpe", ""), "decode '' of head 'nerpe' is not one of"),
+        (("simcc", None, 256), "head 'simcc' is decoded without a resolution"),
+        (("nerpe", None, 0), "resolution 0 is not between 16 and 2048"),
+        (("nerpe", "standard", -5), "resolution -5 is not between"),
+        (("nerpe", "standard", 4096), "resolution 4096 is not between"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused(
+    model: PoseModel,
+    features: Features,
+    asked: tuple[Any, ...],
+    message: str,
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        model.decode(features[:1], *asked)
+
+
+def test_a_field_of_a_head_that_is_not_there_is_refused(
+    model: PoseModel, features: Features
+) -> None:
+    with pytest.raises(ValueError, match="head 'paf' is not one of"):
+        model.field(features, "paf", np.zeros(1), np.zeros(1))
+
+
+# Features
+
+
+def test_a_batch_is_stacked_and_cut_as_an_array_is(features: Features) -> None:
+    again = Features.stack([features[:1], features[1:]])
+    np.testing.assert_array_equal(again.plain, features.plain)
+    assert again.mirrored is not None
+    assert features.mirrored is not None
+    np.testing.assert_array_equal(again.mirrored, features.mirrored)
+    assert (len(again), len(features[1:])) == (3, 2)
+    plain = Features(features.plain)
+    assert Features.stack([plain[:1], plain[1:]]).mirrored is None
+    with pytest.raises(ValueError, match="with and without mirror images"):
+        Features.stack([features[:1], plain[1:]])
+
+
+def test_kept_features_take_half_the_memory_and_none_of_the_batch_s(features: Features) -> None:
+    kept = features[1:2].half()
+    assert kept.nbytes * 2 * 3 == features.nbytes
+    assert features.nbytes == 2 * features.plain.nbytes
+    assert Features(features.plain).nbytes == features.plain.nbytes
+    assert kept.mirrored is not None
+    assert kept.plain.dtype == kept.mirrored.dtype == np.float16
+    assert not np.shares_memory(kept.plain, features.plain)
+    assert not np.shares_memory(features.half().half().plain, features.plain)
+
+
+@heads
+def test_kept_features_answer_nearly_as_fresh_ones(
+    model: PoseModel, features: Features, head: str
+) -> None:
+    lattice = _lattice(4)
+    fresh, kept = (model.field(part, head, *lattice) for part in (features, features.half()))
+    np.testing.assert_allclose(kept, fresh, atol=0.01)
+
+
+def test_flip_encodes_the_mirrored_crops_too(
+    model: PoseModel, features: Features, crops: NDArray[np.uint8]
+) -> None:
+    plain = model.encode(crops)
+    assert plain.mirrored is None
+    np.testing.assert_allclose(plain.plain, features.plain, atol=1e-5)
+    opposite = model.encode(np.ascontiguousarray(crops[:, :, ::-1]))
+    assert features.mirrored is not None
+    np.testing.assert_allclose(opposite.plain, features.mirrored, atol=1e-5)
+
+
+# Mirror images
+
+
+@heads
+def test_with_flip_a_mirrored_crop_has_the_mirrored_field(
+    model: PoseModel, crops: NDArray[np.uint8], features: Features, head: str
+) -> None:
+    mirrored = model.encode(np.ascontiguousarray(crops[:, :, ::-1]), flip=True)
+    columns, rows = _lattice(3)
+    own = model.field(features, head, columns, rows, exact=True)
+    other = model.field(mirrored, head, columns, rows, exact=True)
+    # SimCC's last bin has no counterpart in the mirrored crop.
+    inner = slice(2, -2)
+    np.testing.assert_allclose(other[:, MIRROR, :, ::-1][..., inner], own[..., inner], atol=2e-3)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("head", "decode"), [d for d in DECODES if d[1] != "argmax"])
+def test_with_flip_a_mirrored_person_has_mirrored_joints(
+    model: PoseModel, people: NDArray[np.uint8], head: str, decode: str
+) -> None:
+    resolution = 64 if decode == "standard" else None
+    own, other = (
+        model.decode(model.encode(crops, flip=True), head, decode, resolution)
+        for crops in (people, np.ascontiguousarray(people[:, :, ::-1]))
+    )
+    np.testing.assert_allclose(other.scores[:, MIRROR], own.scores, atol=5e-3)
+    clear = own.scores > 0.5
+    expected = own.points * [-1, 1] + [191, 0]
+    # On a lattice, equal neighbours of a peak that lies between them are chosen from one side.
+    atol = 256 / 64 + 0.01 if decode == "standard" else 0.6
+    np.testing.assert_allclose(other.points[:, MIRROR][clear], expected[clear], atol=atol)
+
+
+@pytest.mark.data
+def test_heads_agree_on_the_joints_they_are_sure_of(
+    model: PoseModel, people: NDArray[np.uint8]
+) -> None:
+    features = model.encode(people, flip=True)
+    simcc, nerpe, heatmap = (model.decode(features, head) for head in HEADS)
+    sure = np.minimum.reduce([simcc.scores, nerpe.scores, heatmap.scores]) > 0.3
+    assert sure.sum() >= 8
+    for other in (nerpe, heatmap):
+        distance = np.linalg.norm(other.points - simcc.points, axis=-1)[sure]
+        assert np.median(distance) < 4
+
+
+# Fields
+
+
+@heads
+def test_a_field_is_0_outside_the_crop(model: PoseModel, features: Features, head: str) -> None:
+    columns = np.array([-300.0, -0.6, -0.5, 80, 191.5, 191.6])
+    rows = np.array([-0.51, 0, 100, 255.5, 255.51, 4000])
+    field = model.field(features, head, columns, rows)
+    assert field.shape == (3, 17, 6, 6)
+    assert field.dtype == np.float32
+    inside = np.zeros((6, 6), bool)
+    inside[1:4, 2:5] = True
+    assert (field[:, :, ~inside] == 0).all()
+    assert (field[:, :, inside] > 0).any()
+    # The samples inside are those that they alone would be.
+    alone = model.field(features, head, columns[2:5], rows[1:4])
+    np.testing.assert_allclose(field[:, :, 1:4, 2:5], alone, atol=1e-6)
+    assert not model.field(features, head, columns[:2], rows).any()
+
+
+@heads
+def test_a_field_stays_between_0_and_1(model: PoseModel, features: Features, head: str) -> None:
+    field = model.field(features, head, *_lattice(2))
+    assert field.shape == (3, 17, 128, 96)
+    assert (field >= 0).all()
+    assert (field <= 1).all()
+
+
+@heads
+def test_joints_are_chosen_by_index_in_any_order(
+    model: PoseModel, features: Features, head: str
+) -> None:
+    lattice = _lattice(2)
+    every = model.field(features, head, *lattice, exact=True)
+    some = model.field(features, head, *lattice, keypoints=[9, 0], exact=True)
+    np.testing.assert_allclose(some, every[:, [9, 0]], atol=1e-6)
+    assert model.field(features, head, *lattice, keypoints=[]).shape == (3, 0, 128, 96)
+
+
+@heads
+def test_a_field_of_one_sample_is_that_sample(
+    model: PoseModel, features: Features, head: str
+) -> None:
+    columns, rows = _lattice(8)
+    every = model.field(features, head, columns, rows, exact=True)
+    one = model.field(features, head, columns[7:8], rows[20:21])
+    np.testing.assert_allclose(one, every[:, :, 20:21, 7:8], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("head", "decode"), [("simcc", "argmax"), ("nerpe", "standard"), ("heatmap", "argmax")]
+)
+def test_a_field_s_height_at_a_joint_is_its_score(
+    model: PoseModel, features: Features, head: str, decode: str
+) -> None:
+    one = features[:1]
+    decoded = model.decode(one, head, decode, 64 if head == "nerpe" else None)
+    for joint in (0, 6, 15):
+        u, v = decoded.points[0, joint]
+        at = model.field(one, head, np.array([u]), np.array([v]), keypoints=[joint])
+        assert at.item() == pytest.approx(decoded.scores[0, joint], abs=1e-4)
+
+
+def test_refining_nerpe_s_field_changes_little(model: PoseModel, features: Features) -> None:
+    lattice = _lattice(2)
+    refined, exact = (
+        model.field(features[:1], "nerpe", *lattice, exact=exact) for exact in (False, True)
+    )
+    error = np.abs(refined - exact)
+    assert np.quantile(error, 0.999) <= 0.01
+
+
+@pytest.mark.data
+def test_refining_a_person_s_field_changes_nothing_that_can_be_seen(
+    model: PoseModel, people: NDArray[np.uint8]
+) -> None:
+    features = model.encode(people[:1])
+    refined, exact = (
+        model.field(features, "nerpe", *_lattice(1), keypoints=[0, 10], exact=exact)
+        for exact in (False, True)
+    )
+    error = np.abs(refined - exact)
+    assert np.quantile(error, 0.999) <= 0.01
+    assert error.max() <= 0.05

@@ -1,0 +1,251 @@
+import csv
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from models.networks.pose import PoseNetwork, PoseShape
+from tests.training.sets import row, write_set
+from training import train as module
+from training.config import DataSource, Experiment, Schedule, Serving, WarmUp, load_experiment
+from training.data.examples import Augmentation
+from training.losses import pose_losses
+from training.train import _rate, _Run, averaged_network, start_network, train, training_data
+from training.warm_up import warm_up
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CPU = torch.device("cpu")
+SHAPE = PoseShape(size=(64, 64), cells=(4, 4), nerpe_width=16, nerpe_hidden=(16, 8))
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> DataSource:
+    """Five people: two batches of two an epoch, so that three steps end within the second."""
+    folder = tmp_path_factory.mktemp("people")
+    file, images = write_set(folder, [row(n) for n in range(1, 6)], photos=5)
+    return DataSource(annotations=file, images=images, split="all")
+
+
+@pytest.fixture
+def configure(tmp_path: Path, people: DataSource) -> Callable[..., Experiment]:
+    def build(**changes: Any) -> Experiment:  # noqa: ANN401
+        fields: dict[str, Any] = {
+            "name": "tiny",
+            "runs": tmp_path,
+            "threads": 1,
+            "workers": 0,
+            "train": [people],
+            "dev": people,
+            "shape": SHAPE,
+            "warm_up": WarmUp(passes=0),
+            "schedule": Schedule(steps=3, batch=2, ramp=1),
+            "serving": Serving(data="painted", start="nothing"),
+            "checkpoint_every": 1,
+        }
+        return Experiment(**(fields | changes))
+
+    return build
+
+
+def _equal(a: Any, b: Any) -> bool:  # noqa: ANN401
+    """Two checkpoints, to the last bit."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else bool(a == b)
+
+
+class _PowerCutError(Exception):
+    pass
+
+
+def _fail_at(step: int) -> Callable[..., Any]:
+    calls = 0
+
+    def losses(*arguments: Any, **how: Any) -> Any:  # noqa: ANN401
+        nonlocal calls
+        calls += 1
+        if calls == step:
+            raise _PowerCutError
+        return pose_losses(*arguments, **how)
+
+    return losses
+
+
+def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
+    configure: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(configure(name="whole"))
+    cut = configure(name="cut")
+    monkeypatch.setattr(module, "pose_losses", _fail_at(3))
+    with pytest.raises(_PowerCutError):
+        train(cut)
+    monkeypatch.undo()
+    assert torch.load(cut.last, weights_only=True)["step"] == 2
+    again = train(cut)
+    first, second = (torch.load(path, weights_only=True) for path in (whole, again))
+    assert first["step"] == 3
+    assert _equal(first, second)
+    for experiment in (configure(name="whole"), cut):
+        with (experiment.folder / "log.csv").open() as file:
+            assert [line[0] for line in csv.reader(file)] == ["step", "1", "2", "3"]
+    # A run that has ended is not begun again.
+    assert _equal(torch.load(train(cut), weights_only=True), first)
+
+
+def test_training_moves_every_part_and_the_average_follows(
+    configure: Callable[..., Experiment],
+) -> None:
+    experiment = configure()
+    torch.manual_seed(experiment.seed)
+    start = start_network(experiment).state_dict()
+    state = torch.load(train(experiment), weights_only=True)
+    for part in ("encoder", "simcc", "heatmap", "nerpe"):
+        names = [n for n in start if n.startswith(part) and n.endswith("weight")]
+        assert any(not torch.equal(start[n], state["network"][n]) for n in names), part
+    averaged = averaged_network(experiment, experiment.last)
+    assert not averaged.training
+    assert _equal(dict(averaged.state_dict()), dict(state["ema"]))
+    name = "heatmap.joints.weight"
+    moved = state["network"][name] - start[name]
+    followed = state["ema"][name] - start[name]
+    assert 0 < followed.norm() < moved.norm()
+
+
+def test_the_losses_fall(configure: Callable[..., Experiment]) -> None:
+    still = Augmentation(scale=0, rotation=0, shift=0, flip=False, half_body=0, colour=0, cutout=0)
+    schedule = Schedule(steps=14, batch=2, ramp=1, head_rate=3e-3, encoder_rate=1e-3)
+    experiment = configure(augmentation=still, schedule=schedule)
+    train(experiment)
+    with (experiment.folder / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for head in ("simcc", "heatmap", "nerpe"):
+        values = [float(line[head]) for line in rows]
+        assert sum(values[-4:]) < 0.9 * sum(values[:4]), head
+
+
+def test_a_checkpoint_that_was_cut_off_leaves_the_last_one(
+    configure: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = configure()
+    experiment.folder.mkdir(parents=True)
+    run = _Run(start_network(experiment), experiment, CPU)
+    run.save(experiment.last)
+    before = experiment.last.read_bytes()
+
+    def half(state: object, path: Path) -> None:
+        path.write_bytes(before[: len(before) // 2])
+        raise _PowerCutError
+
+    monkeypatch.setattr(torch, "save", half)
+    run.step = 1
+    with pytest.raises(_PowerCutError):
+        run.save(experiment.last)
+    assert experiment.last.read_bytes() == before
+    monkeypatch.undo()
+    run.save(experiment.last)
+    assert torch.load(experiment.last, weights_only=True)["step"] == 1
+    assert [path.name for path in experiment.folder.iterdir()] == ["last.pt"]
+
+
+def test_the_warm_up_moves_the_heads_alone(configure: Callable[..., Experiment]) -> None:
+    experiment = configure(warm_up=WarmUp(passes=2, epochs=2, batch=2))
+    network = start_network(experiment)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    warm_up(network, training_data(experiment), experiment, CPU)
+    after = network.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {name.split(".")[0] for name in moved} == {"simcc", "heatmap", "nerpe"}
+
+
+def test_without_a_warm_up_nothing_moves(configure: Callable[..., Experiment]) -> None:
+    experiment = configure(warm_up=WarmUp(passes=0))
+    network = start_network(experiment)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    warm_up(network, training_data(experiment), experiment, CPU)
+    assert _equal(before, dict(network.state_dict()))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"schedule": Schedule(steps=1, batch=6)}, {"warm_up": WarmUp(batch=6)}]
+)
+def test_fewer_people_than_a_batch_are_refused(
+    configure: Callable[..., Experiment], changes: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match="5 people are fewer than a batch of 6"):
+        train(configure(**changes))
+
+
+def _order(experiment: Experiment, batches: int) -> list[list[int]]:
+    """The examples of the first batches, by which set they come from and their index."""
+    run = _Run(start_network(experiment), experiment, CPU)
+    stream = run._batches(training_data(experiment))
+    return [next(stream)["index"].tolist() for _ in range(batches)]
+
+
+def test_an_epoch_shows_everyone_at_most_once_and_differs_from_the_next(
+    configure: Callable[..., Experiment],
+) -> None:
+    batches = _order(configure(), 20)
+    epochs = [batches[i] + batches[i + 1] for i in range(0, 20, 2)]
+    assert all(len(set(epoch)) == 4 for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 5
+    assert set().union(*epochs) == set(range(5))
+
+
+def test_processes_share_each_batch_among_them(
+    configure: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = configure(schedule=Schedule(steps=9, batch=4))
+    whole = _order(experiment, 6)
+    parts = []
+    for rank in range(2):
+        monkeypatch.setattr(module, "_world", lambda: 2)
+        monkeypatch.setattr(module, "_rank", lambda rank=rank: rank)
+        parts.append(_order(experiment, 6))
+    for batch, first, second in zip(whole, *parts, strict=True):
+        assert len(first) == len(second) == 2
+        assert sorted(first + second) == sorted(batch)
+
+
+def test_sets_mix_by_their_weights_whatever_their_sizes(
+    configure: Callable[..., Experiment], people: DataSource, tmp_path: Path
+) -> None:
+    # The larger set, of white photos, is drawn a quarter as often as the smaller one.
+    file, images = write_set(
+        tmp_path / "white", [row(n) for n in range(1, 10)], photos=9, background=255
+    )
+    white = DataSource(annotations=file, images=images, split="all", weight=0.25)
+    experiment = configure(
+        train=[people, white],
+        schedule=Schedule(steps=9, batch=7),
+        augmentation=Augmentation(colour=0, cutout=0, scale=0, shift=0, half_body=0, rotation=0),
+    )
+    run = _Run(start_network(experiment), experiment, CPU)
+    stream = run._batches(training_data(experiment))
+    crops = torch.cat([next(stream)["crop"] for _ in range(60)])
+    bright = (crops[:, 32, 2:62].float().mean((1, 2)) > 128).float().mean()
+    assert bright.item() == pytest.approx(0.2, abs=0.06)
+
+
+def test_the_rate_rises_stays_and_falls() -> None:
+    rates = [_rate(step, 100, 10, 0.5) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9:51] == [1.0] * 42
+    assert all(a > b for a, b in pairwise(rates[50:]))
+    assert rates[100] == pytest.approx(0.01)
+    assert _rate(0, 100, 0, 0.0) == 1
+
+
+@pytest.mark.data
+def test_the_committed_experiments_are_valid(data: Path) -> None:
+    folder = Path(module.__file__).parent / "experiments"
+    experiment = load_experiment(folder / "pose-s.toml")
+    assert experiment.name == "pose-s"
+    assert isinstance(start_network(experiment), PoseNetwork)
+    assert data.is_dir()
