@@ -144,7 +144,7 @@ def chart_of_losses(log: Path) -> bytes:
         colour = COLOURS.get(head)
         axes.plot(steps, columns[head], color=colour, alpha=0.2, linewidth=0.8)
         axes.plot(steps, smoothed(columns[head]), color=colour)
-        axes.set(title=head, xlabel="step", ylim=np.percentile(columns[head], (0, 99)))
+        axes.set(title=head, xlabel="step")
         axes.ticklabel_format(scilimits=(-2, 3), axis="y")
         axes.grid(alpha=0.3)
     return _png(figure)
