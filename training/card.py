@@ -154,7 +154,7 @@ def compose(
         "tables": tables(evaluation),
         "steps": int(log["step"][-1]),
         "batch": plan.batch,
-        "warm": f"{warm.epochs} epochs over {warm.passes} augmented crops of each person",
+        "warm": f"{warm.epochs} epochs, each over {warm.passes} × everyone, augmented",
         "encoder_rate": f"{plan.encoder_rate:g}",
         "head_rate": f"{plan.head_rate:g}",
         "share": f"{experiment.teachers.share:g}" if experiment.teachers else "none",
@@ -206,7 +206,7 @@ def _credit(example: Example, licences: dict[int, tuple[str, str]]) -> str:
     number = re.search(r"/(\d+)_", photo.source)
     page = f"https://www.flickr.com/photo.gne?id={number[1]}" if number else photo.source
     return (
-        f"- OKS {example.similarity:.2f}: COCO val2017 image {photo.image_id}, "
+        f"- {example.caption}: COCO val2017 image {photo.image_id}, "
         f"[photo page, which names the photographer]({page}), [{name}]({url})"
     )
 

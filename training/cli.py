@@ -52,7 +52,7 @@ def export(
 
     experiment = load_experiment(config)
     manifest = export_bundle(
-        averaged_network(experiment, checkpoint or experiment.last),
+        averaged_network(experiment, checkpoint or experiment.final),
         folder or BUNDLES / experiment.name,
         name=experiment.name,
         recipe=f"{config.parent.name}/{config.name}",

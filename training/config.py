@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from models.networks.pose import PoseShape
 from training.data.examples import Augmentation
 
+HeadName = Literal["simcc", "heatmap", "nerpe"]
+HEADS: tuple[HeadName, ...] = ("simcc", "heatmap", "nerpe")
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -34,13 +37,15 @@ class Teachers(_Strict):
     share: float = Field(0.5, ge=0, le=1, description="of a labelled joint's target")
 
 
-class WarmUp(_Strict):
-    """Heads alone, on features of augmented crops that the start's encoder computed once."""
+class HeadPhase(_Strict):
+    """Heads alone, on features of augmented crops that the encoder computes once."""
 
-    passes: int = Field(2, ge=0, description="augmented crops of each person")
+    heads: tuple[HeadName, ...] = HEADS
+    passes: int = Field(1, ge=0, description="augmented crops of each person")
     epochs: int = Field(10, ge=0, description="over all of these")
     rate: float = 2e-3
     batch: int = 64
+    samples: int = Field(1, ge=1, description="NerPE's positions a cell and step")
 
 
 class Schedule(_Strict):
@@ -68,8 +73,9 @@ class LossWeights(_Strict):
 class Serving(_Strict):
     """What the bundle says of itself, and the choices that were measured on dev."""
 
-    default_head: Literal["simcc", "nerpe", "heatmap"] = "simcc"
+    default_head: HeadName = "simcc"
     simcc: Literal["expectation", "argmax"] = "expectation"
+    window: float = Field(2.0, gt=0, description="of the expectation, sigmas around the peak")
     heatmap: Literal["dark", "quarter", "argmax"] = "dark"
     blur: int = Field(11, ge=1, description="DARK's kernel in cells")
     nerpe: Literal["progressive", "standard"] = "progressive"
@@ -94,7 +100,8 @@ class Experiment(_Strict):
     teachers: Teachers | None = None
     shape: PoseShape = PoseShape()
     augmentation: Augmentation = Augmentation()
-    warm_up: WarmUp = WarmUp()
+    warm_up: HeadPhase = Field(HeadPhase(), description="before everything is trained together")
+    settle: HeadPhase | None = Field(None, description="and after it")
     schedule: Schedule
     losses: LossWeights = LossWeights()
     serving: Serving
@@ -108,8 +115,13 @@ class Experiment(_Strict):
 
     @property
     def last(self) -> Path:
-        """The run's checkpoint."""
+        """The run's checkpoint while everything is trained together."""
         return self.folder / "last.pt"
+
+    @property
+    def final(self) -> Path:
+        """What is exported."""
+        return self.folder / "settled.pt" if self.settle else self.last
 
     def teacher_file(self, number: int) -> Path:
         """What the teachers saw of the training set of that number."""

@@ -125,6 +125,7 @@ def _head_specs(network: PoseNetwork, serving: Serving) -> Heads:
             graph="simcc.onnx",
             split=shape.simcc_split,
             sigma=shape.simcc_sigma,
+            window=serving.window,
             decode=serving.simcc,
         ),
         heatmap=HeatmapSpec(

@@ -6,13 +6,15 @@ learns from the teachers alone, or, without them, nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from models.geometry import denormalise
 from models.networks.pose import PoseNetwork
-from training.config import LossWeights
+from training.config import HEADS, HeadName, LossWeights
 
 Batch = dict[str, Tensor]
 
@@ -25,6 +27,7 @@ def pose_losses(
     teacher_share: float,
     samples: int,
     generator: torch.Generator,
+    heads: Sequence[HeadName] = HEADS,
 ) -> dict[str, Tensor]:
     """Each head's loss on the same features.
 
@@ -35,12 +38,16 @@ def pose_losses(
         teacher_share: of a labelled joint's target.
         samples: positions a cell for NerPE, fresh each step.
         generator: of the positions.
+        heads: whose loss is wanted.
     """
-    return {
-        "simcc": _simcc(network, features, batch, teacher_share),
-        "heatmap": _heatmap(network, features, batch, teacher_share),
-        "nerpe": _nerpe(network, features, batch, teacher_share, samples, generator),
-    }
+    losses = {}
+    if "simcc" in heads:
+        losses["simcc"] = _simcc(network, features, batch, teacher_share)
+    if "heatmap" in heads:
+        losses["heatmap"] = _heatmap(network, features, batch, teacher_share)
+    if "nerpe" in heads:
+        losses["nerpe"] = _nerpe(network, features, batch, teacher_share, samples, generator)
+    return losses
 
 
 def weighted(losses: dict[str, Tensor], weights: LossWeights) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -33,12 +32,27 @@ _COLOURS = 160
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Example:
-    """A labelled person, and what was found of them."""
+    """A labelled person, and what was found of them.
+
+    Attributes:
+        photo: that they are in.
+        labelled: as the set has them.
+        found: as the model has them.
+        similarity: of the two (OKS).
+        swapped: the same, were left and right to change places.
+    """
 
     photo: LabelledPhoto
     labelled: LabelledPerson
     found: Person
     similarity: float
+    swapped: float
+
+    @property
+    def caption(self) -> str:
+        """What the tile says."""
+        sides = f" ({self.swapped:.2f} with sides swapped)" if self.swapped > 0.5 else ""
+        return f"OKS {self.similarity:.2f}{sides if self.similarity < 0.5 else ''}"
 
 
 def pick_examples(
@@ -55,41 +69,41 @@ def pick_examples(
     """
     areas = {row["id"]: float(row["area"]) for row in truth.content["annotations"]}
     every = [
-        Example(photo, labelled, found, _similarity(labelled, found, areas))
+        _example(photo, labelled, found, areas[labelled.annotation_id])
         for photo, row in zip(truth.photos, people, strict=True)
         for labelled, found in zip(photo.people, row, strict=True)
         if (labelled.visibility > 0).sum() >= least_joints
         and max(labelled.box.width, labelled.box.height) >= least_px
     ]
     every.sort(key=lambda example: -example.similarity)
-    middle = len(every) / 2
-    by_middle = sorted(every, key=lambda example: abs(every.index(example) - middle))
-    taken: set[int] = set()
-    picked: list[Example] = []
+    from_middle = sorted(range(len(every)), key=lambda index: abs(index - len(every) / 2))
     third = count // 3
+    picked: dict[int, Example] = {}
     for candidates, wanted in (
-        (every, third), (by_middle, count - 2 * third), (every[::-1], third)
-    ):  # fmt: skip
-        for example in candidates:
-            if wanted and example.photo.image_id not in taken:
-                taken.add(example.photo.image_id)
-                picked.append(example)
-                wanted -= 1
-    return sorted(picked, key=lambda example: -example.similarity)
+        (every, third),
+        ([every[index] for index in from_middle], count - 2 * third),
+        (every[::-1], third),
+    ):
+        free = (example for example in candidates if example.photo.image_id not in picked)
+        for example in free:
+            if not wanted:
+                break
+            picked[example.photo.image_id] = example
+            wanted -= 1
+    return sorted(picked.values(), key=lambda example: -example.similarity)
 
 
-def _similarity(labelled: LabelledPerson, found: Person, areas: dict[Any, float]) -> float:
-    return oks(
-        found.pose.points,
-        labelled.points,
-        labelled.visibility > 0,
-        areas[labelled.annotation_id],
-        COCO17.sigmas,
+def _example(photo: LabelledPhoto, labelled: LabelledPerson, found: Person, area: float) -> Example:
+    visible, points = labelled.visibility > 0, found.pose.points
+    similarity, swapped = (
+        oks(side, labelled.points, visible, area, COCO17.sigmas)
+        for side in (points, points[list(COCO17.mirror)])
     )
+    return Example(photo, labelled, found, similarity, swapped)
 
 
 def draw_sheet(examples: Sequence[Example], columns: int) -> bytes:
-    """PNG: a tile a person, labels in green, what was found in pink, the similarity below."""
+    """PNG: a tile a person, labels in green, what was found in pink, the caption below."""
     tiles = [_tile(example) for example in examples]
     blank = np.full_like(tiles[0], 255)
     tiles += [blank] * (-len(tiles) % columns)
@@ -114,8 +128,8 @@ def _tile(example: Example) -> NDArray[np.uint8]:
         pixels = draw_people(pixels, [person], COCO17, single=colour)
     caption = np.full((_CAPTION_PX, _TILE[0], 3), 255, np.uint8)
     cv2.putText(
-        caption, f"OKS {example.similarity:.2f}", (4, 15),
-        cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA,
+        caption, example.caption, (4, 15),
+        cv2.FONT_HERSHEY_SIMPLEX, 0.38, (0, 0, 0), 1, cv2.LINE_AA,
     )  # fmt: skip
     tile = np.vstack([pixels, caption])
     return np.pad(tile, ((2, 2), (2, 2), (0, 0)), constant_values=255)

@@ -22,10 +22,10 @@ from models.networks.pose import PoseNetwork
 from models.networks.tinypose import TinyPoseTrunk, load_pp_tinypose
 from training.config import Experiment
 from training.data.examples import Examples, set_epoch
+from training.heads_alone import train_heads
 from training.losses import Batch, pose_losses, weighted
 from training.prepare import read_source
 from training.progress import console, note, progress_bar
-from training.warm_up import warm_up
 
 
 def train(experiment: Experiment) -> Path:
@@ -52,7 +52,7 @@ def train(experiment: Experiment) -> Path:
         state = None
         network = start_network(experiment)
         if _rank() == 0:
-            warm_up(network, data, experiment, device)
+            train_heads(network, data, experiment, experiment.warm_up, device)
         if dist.is_initialized():
             for tensor in network.state_dict().values():
                 dist.broadcast(tensor, 0)
@@ -63,7 +63,10 @@ def train(experiment: Experiment) -> Path:
     elif _rank() == 0:
         run.save(last)
     run.fit(data, last)
-    return last
+    if experiment.settle and _rank() == 0:
+        train_heads(run.ema, data, experiment, experiment.settle, device)
+        write_checkpoint(experiment.final, {"ema": run.ema.state_dict()})
+    return experiment.final
 
 
 def training_data(experiment: Experiment) -> ConcatDataset[Batch]:
@@ -140,6 +143,13 @@ def fold_batch_norm(module: nn.Module) -> None:
         parameter.requires_grad_(True)
 
 
+def write_checkpoint(path: Path, state: dict[str, object]) -> None:
+    """Whole or not at all."""
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(path)
+
+
 class _Run:
     """The state of fine-tuning: everything a checkpoint holds."""
 
@@ -170,8 +180,8 @@ class _Run:
 
     def save(self, path: Path) -> None:
         """Write a checkpoint: whole or not at all."""
-        partial = path.with_suffix(".partial")
-        torch.save(
+        write_checkpoint(
+            path,
             {
                 "network": self.network.state_dict(),
                 "ema": self.ema.state_dict(),
@@ -179,9 +189,7 @@ class _Run:
                 "rates": self.rates.state_dict(),
                 "step": self.step,
             },
-            partial,
         )
-        partial.replace(path)
 
     def fit(self, data: ConcatDataset[Batch], last: Path) -> None:
         """Take the steps that are left."""

@@ -10,11 +10,11 @@ import torch
 from models.networks.pose import PoseNetwork, PoseShape
 from tests.training.sets import row, write_set
 from training import train as module
-from training.config import DataSource, Experiment, Schedule, Serving, WarmUp, load_experiment
+from training.config import DataSource, Experiment, HeadPhase, Schedule, Serving, load_experiment
 from training.data.examples import Augmentation
+from training.heads_alone import train_heads
 from training.losses import pose_losses
 from training.train import _rate, _Run, averaged_network, start_network, train, training_data
-from training.warm_up import warm_up
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -41,7 +41,7 @@ def configure(tmp_path: Path, people: DataSource) -> Callable[..., Experiment]:
             "train": [people],
             "dev": people,
             "shape": SHAPE,
-            "warm_up": WarmUp(passes=0),
+            "warm_up": HeadPhase(passes=0),
             "schedule": Schedule(steps=3, batch=2, ramp=1),
             "serving": Serving(data="painted", start="nothing"),
             "checkpoint_every": 1,
@@ -154,25 +154,25 @@ def test_a_checkpoint_that_was_cut_off_leaves_the_last_one(
 
 
 def test_the_warm_up_moves_the_heads_alone(configure: Callable[..., Experiment]) -> None:
-    experiment = configure(warm_up=WarmUp(passes=2, epochs=2, batch=2))
+    experiment = configure(warm_up=HeadPhase(passes=2, epochs=2, batch=2))
     network = start_network(experiment)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    warm_up(network, training_data(experiment), experiment, CPU)
+    train_heads(network, training_data(experiment), experiment, experiment.warm_up, CPU)
     after = network.state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert {name.split(".")[0] for name in moved} == {"simcc", "heatmap", "nerpe"}
 
 
 def test_without_a_warm_up_nothing_moves(configure: Callable[..., Experiment]) -> None:
-    experiment = configure(warm_up=WarmUp(passes=0))
+    experiment = configure(warm_up=HeadPhase(passes=0))
     network = start_network(experiment)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    warm_up(network, training_data(experiment), experiment, CPU)
+    train_heads(network, training_data(experiment), experiment, experiment.warm_up, CPU)
     assert _equal(before, dict(network.state_dict()))
 
 
 @pytest.mark.parametrize(
-    "changes", [{"schedule": Schedule(steps=1, batch=6)}, {"warm_up": WarmUp(batch=6)}]
+    "changes", [{"schedule": Schedule(steps=1, batch=6)}, {"warm_up": HeadPhase(batch=6)}]
 )
 def test_fewer_people_than_a_batch_are_refused(
     configure: Callable[..., Experiment], changes: dict[str, Any]
@@ -249,3 +249,13 @@ def test_the_committed_experiments_are_valid(data: Path) -> None:
     assert experiment.name == "pose-s"
     assert isinstance(start_network(experiment), PoseNetwork)
     assert data.is_dir()
+
+
+def test_settling_moves_the_chosen_head_alone(configure: Callable[..., Experiment]) -> None:
+    experiment = configure(settle=HeadPhase(heads=("nerpe",), passes=1, epochs=1, batch=2))
+    settled = train(experiment)
+    assert settled == experiment.final != experiment.last
+    before = torch.load(experiment.last, weights_only=True)["ema"]
+    after = torch.load(settled, weights_only=True)["ema"]
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"nerpe"}
