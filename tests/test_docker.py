@@ -59,7 +59,7 @@ def services() -> dict[str, Any]:
 def told(target: str) -> dict[str, str]:
     """The environment of a compose service's process, with ${NAME:-default} filled in."""
     compose = {
-        name: re.sub(r"\$\{\w+:-(\w+)\}", r"\1", value)
+        name: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
         for name, value in services()[target]["environment"].items()
     }
     return environment(target) | compose
