@@ -8,6 +8,10 @@ import pytest
 from PIL import Image
 
 from models.bundle import BUNDLES, PoseManifest, load_bundle
+from models.geometry import Box
+from models.keypoints import COCO17
+from models.predictor import Person, Pose
+from training.data.annotations import LabelledPerson
 from training.evaluation import GROUND_TRUTH, Evaluation, Figures
 from training.files import write_whole
 from training.report import (
@@ -20,7 +24,9 @@ from training.report import (
     tables,
     write_report,
 )
+from training.sheet import draw_sheet, pick_examples
 from training.sweep import Trial
+from training.truth import LabelledPhoto, Truth
 
 FIGURES = Figures(
     split="coco/val",
@@ -178,3 +184,52 @@ def test_a_report_that_cannot_be_written_leaves_the_old_one(
             write_whole(path, "new and longer")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir() if not p.name.startswith(".")] == ["report.md"]
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> tuple[Truth, list[list[Person]]]:
+    """Twenty photos of two people: those of photo n found n px off, the last with sides wrong."""
+    random = np.random.default_rng(0)
+    photos, people, rows = [], [], []
+    for number in range(20):
+        path = tmp_path / f"{number}.png"
+        Image.new("RGB", (120, 160), (90, 120, 150)).save(path)
+        labelled = []
+        for second in range(2):
+            points = random.uniform(20, 100, (17, 2))
+            box = Box(10, 10, 100, 140)
+            visible = np.full(17, 2, np.uint8)
+            one = LabelledPerson(path, number, 2 * number + second, box, points, visible)
+            labelled.append(one)
+            rows.append({"id": one.annotation_id, "area": 5000.0})
+        off = [one.points + np.array([number, 0]) for one in labelled]
+        if number == 19:
+            off = [one.points[list(COCO17.mirror)] for one in labelled]
+        people.append([Person(box, {"simcc": Pose(points, np.ones(17))}) for points in off])
+        photos.append(LabelledPhoto(path, number, tuple(labelled), True, None, ""))
+    return Truth("coco/val", {"annotations": rows}, tuple(photos)), people
+
+
+def test_examples_are_best_middling_and_worst_one_a_photo(
+    split: tuple[Truth, list[list[Person]]],
+) -> None:
+    picked = pick_examples(*split, count=6)
+    assert [example.photo.image_id for example in picked][:2] == [0, 1]
+    assert {example.photo.image_id for example in picked[2:4]} <= {8, 9, 10, 11}
+    assert {example.photo.image_id for example in picked[4:]} == {18, 19}
+    assert picked[0].similarity == pytest.approx(1)
+    assert picked[0].caption == "OKS 1.00"
+    (swapped,) = (example for example in picked if example.photo.image_id == 19)
+    assert swapped.caption.endswith("(1.00 with sides swapped)")
+    assert pick_examples(*split, count=6, least_px=200) == []
+
+
+def test_sheet_shows_labels_and_answers(split: tuple[Truth, list[list[Person]]]) -> None:
+    picked = pick_examples(*split, count=5)
+    sheet = picture(draw_sheet(picked, columns=3))
+    assert sheet.height == pytest.approx(2 * sheet.width / 3 * 248 / 172, abs=2)
+    pixels = np.asarray(sheet).reshape(-1, 3).astype(int)
+    pink = (pixels[:, 0] > 200) & (pixels[:, 1] < 120) & (pixels[:, 2] > 150)
+    green = (pixels[:, 1] > 160) & (pixels[:, 0] < 80) & (pixels[:, 2] < 140)
+    assert pink.sum() > 500
+    assert green.sum() > 100
