@@ -157,6 +157,10 @@ def _export_graphs(network: PoseNetwork, folder: Path) -> tuple[int, ...]:
     features = network.encode(crops)
     cells = network.nerpe.cells(features)
     points = torch.rand((3, 40, 2), generator=random) * 2 - 1
+    # The centres of the first and of the last cell, where the ensemble's weights are at an edge.
+    columns, rows = network.nerpe.columns, network.nerpe.rows
+    last = torch.tensor([columns - 1, rows - 1]) / max(columns, rows)
+    points[:, 0], points[:, 1] = -last, last
     batch = torch.export.Dim("batch", min=1, max=4096)
     queries = torch.export.Dim("queries", min=1, max=1 << 22)
     one: tuple[dict[int, object], ...] = ({0: batch},)

@@ -153,10 +153,12 @@ class NerpeHead(nn.Module):
         corner = low[:, None] + corners[:, None]  # (B, 4, Q, 2)
         index = torch.minimum(corner.clamp(min=0), size - 1)
         relative = 2 * (at[:, None] - index)
-        # Beyond the outermost centres two or four of the cells are one and the same; right on such
-        # a centre their distances along that axis vanish, and the small term shares evenly.
-        opposite = (relative.abs() + 1e-9).prod(-1).flip(1)
-        weights = opposite / opposite.sum(1, keepdim=True)
+        # Beyond the outermost centres the two cells of an axis are one and the same: an even share.
+        # No sum of areas is divided by: it vanishes on the last centres, and a small term that
+        # prevents it does not survive the export.
+        beyond = (low < 0) | (low >= size - 1)
+        fraction = torch.where(beyond, 0.5, at - low)
+        weights = (1 - corners[:, None] - fraction[:, None]).abs().prod(-1)
         flat = cells.flatten(2).transpose(1, 2).flatten(0, 1)  # (B * cells, C)
         batch = torch.arange(cells.shape[0], device=cells.device)[:, None, None]
         number = (index[..., 1] * self.columns + index[..., 0]).long()
