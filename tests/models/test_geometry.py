@@ -32,8 +32,8 @@ def _blob(width: int, height: int, center: tuple[float, float], sigma: float) ->
 def _center_of_mass(crop: NDArray[np.uint8]) -> NDArray[np.float64]:
     mass = crop[..., 0].astype(float)
     rows, columns = np.indices(mass.shape)
-    center: NDArray[np.float64] = np.array([(columns * mass).sum(), (rows * mass).sum()])
-    return center / mass.sum()
+    center = np.array([(columns * mass).sum(), (rows * mass).sum()]) / mass.sum()
+    return np.asarray(center, np.float64)
 
 
 def test_padding_widens_to_the_aspect_about_the_centre() -> None:

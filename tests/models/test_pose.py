@@ -127,6 +127,19 @@ def test_nerpe_is_decoded_on_the_lattice_asked_for(model: PoseModel, features: F
     np.testing.assert_allclose(index, np.rint(index), atol=1e-3)
 
 
+@pytest.mark.parametrize("resolution", [16, 48, 80])
+def test_samples_on_the_cells_own_centres_have_values(
+    model: PoseModel, features: Features, resolution: int
+) -> None:
+    # At an odd multiple of the cells, the last cells' centres too, where the ensemble has no
+    # second cell to weigh.
+    decoded = model.decode(features[:1], "nerpe", "standard", resolution)
+    assert np.isfinite(decoded.scores).all()
+    field = model.field(features[:1], "nerpe", *_lattice(256 / resolution), exact=True)
+    assert np.isfinite(field).all()
+    assert field.max((-2, -1)) == pytest.approx(decoded.scores, abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [

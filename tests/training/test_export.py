@@ -1,0 +1,177 @@
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from models.bundle import Bundle, BundleError, load_bundle
+from models.engines import Engine, load_engine
+from models.networks.pose import PoseNetwork, PoseShape
+from models.pose import PoseModel
+from training import export
+from training.config import Serving
+from training.export import ExportError, export_bundle
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SHAPE = PoseShape(size=(64, 64), cells=(4, 4), nerpe_width=16, nerpe_hidden=(16, 8), sinusoids=1)
+SERVING = Serving(
+    data="painted", start="nothing", default_head="nerpe", simcc="argmax", heatmap="quarter",
+    blur=5, nerpe="standard", resolution=64, largest_batch=4,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def network() -> PoseNetwork:
+    """With batch norms that have seen something, so that folding them wrong would show."""
+    torch.manual_seed(0)
+    network = PoseNetwork(SHAPE)
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            norm.running_mean.normal_(0, 0.1)
+            norm.running_var.uniform_(0.5, 2)
+    nn.init.normal_(network.simcc.x.weight)
+    return network.eval()
+
+
+def _export(network: PoseNetwork, folder: Path) -> None:
+    export_bundle(
+        network, folder, name="tiny", recipe="tiny.toml", serving=SERVING, accuracy={"AP": 0.25}
+    )
+
+
+@pytest.fixture(scope="module")
+def bundle(network: PoseNetwork, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("bundles") / "tiny"
+    folder.mkdir()
+    (folder / "CARD.md").write_text("a card")
+    (folder / "stale.onnx").write_bytes(b"of an older export")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    _export(network, folder)
+    after = network.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    return load_bundle(folder)
+
+
+@pytest.fixture(scope="module")
+def engine(bundle: Bundle) -> Engine:
+    return load_engine(bundle, threads=1)
+
+
+def test_the_manifest_says_what_was_trained_and_measured(bundle: Bundle) -> None:
+    manifest = bundle.pose
+    assert (manifest.name, manifest.keypoint_set) == ("tiny", "coco17")
+    assert (manifest.input.width, manifest.input.height) == SHAPE.size
+    assert manifest.input.largest_batch == 4
+    assert manifest.feature_shape == (40, 16, 16)
+    assert manifest.crop.matrix == SHAPE.matrix
+    assert manifest.accuracy == {"AP": 0.25}
+    assert manifest.provenance.recipe == "tiny.toml"
+    simcc, nerpe, heatmap = manifest.heads.simcc, manifest.heads.nerpe, manifest.heads.heatmap
+    assert simcc
+    assert nerpe
+    assert heatmap
+    assert (simcc.split, simcc.sigma, simcc.decode) == (2, SHAPE.simcc_sigma, "argmax")
+    assert (nerpe.width, nerpe.height, nerpe.sigma) == (4, 4, SHAPE.nerpe_sigma)
+    assert (nerpe.decode, nerpe.resolution) == ("standard", 64)
+    assert (heatmap.width, heatmap.height, heatmap.grid) == (16, 16, "udp")
+    assert (heatmap.sigma, heatmap.blur, heatmap.decode) == (2.0, 5, "quarter")
+    assert manifest.default_head == "nerpe"
+
+
+def test_only_graphs_and_the_manifest_are_replaced(bundle: Bundle) -> None:
+    found = {path.name for path in bundle.path.iterdir()}
+    assert found == {*bundle.manifest.files, "manifest.json", "CARD.md"}
+    assert (bundle.path / "CARD.md").read_text() == "a card"
+    assert [path.name for path in bundle.path.parent.iterdir()] == ["tiny"]
+
+
+@pytest.mark.parametrize(("batch", "queries"), [(1, 1), (2, 7), (3, 40), (5, 1000)])
+def test_graphs_answer_as_torch_does_on_any_batch(
+    network: PoseNetwork, engine: Engine, batch: int, queries: int
+) -> None:
+    random = np.random.default_rng(batch)
+    crops = random.integers(0, 256, (batch, 64, 64, 3), dtype=np.uint8)
+    # Within, on the border of, and beyond the crop.
+    points = random.uniform(-1.3, 1.3, (batch, queries, 2)).astype(np.float32)
+    points[0, 0], points[-1, -1] = (0.75, 1.0), (0.75, 0.75)
+    with torch.no_grad():
+        features = network.encode(torch.from_numpy(crops))
+        cells = network.nerpe.cells(features)
+        expected = [
+            features,
+            *network.simcc(features),
+            network.heatmap(features),
+            cells,
+            network.nerpe.field(cells, torch.from_numpy(points)),
+        ]
+    encoded = engine.encode(crops)
+    (grid,) = engine.head("nerpe", encoded)
+    found = [
+        encoded,
+        *engine.head("simcc", encoded),
+        *engine.head("heatmap", encoded),
+        grid,
+        engine.field(grid, points),
+    ]
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        scale = max(1.0, float(theirs.abs().max()))
+        np.testing.assert_allclose(ours, theirs, atol=1e-4 * scale)
+
+
+def test_a_bundle_is_ready_to_be_served(bundle: Bundle, engine: Engine) -> None:
+    model = PoseModel(bundle, engine)
+    crops = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    features = model.encode(crops, flip=True)
+    for head in model.heads:
+        assert model.decode(features, head).points.shape == (2, 17, 2)
+    assert model.decode(features, "nerpe").resolution == 64
+
+
+@pytest.fixture
+def copied(bundle: Bundle, tmp_path: Path) -> Iterator[Path]:
+    """A bundle that an export must leave as it is."""
+    folder = tmp_path / "tiny"
+    shutil.copytree(bundle.path, folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    yield folder
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert load_bundle(folder).digest == bundle.digest
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
+
+
+def test_a_graph_that_differs_is_not_written(
+    network: PoseNetwork, copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    with pytest.raises(ExportError, match=r"encoder\.onnx differs from torch by .*; not written"):
+        _export(network, copied)
+
+
+def test_weights_that_are_not_finite_are_not_written(network: PoseNetwork, copied: Path) -> None:
+    weight = network.encoder.stem.reduce[0].weight  # type: ignore[union-attr, index]
+    kept = weight.detach().clone()
+    try:
+        with torch.no_grad():
+            weight[0, 0, 0, 0] = torch.nan
+        with pytest.raises(ExportError, match=r"encoder\.onnx differs from torch by nan"):
+            _export(network, copied)
+    finally:
+        with torch.no_grad():
+            weight.copy_(kept)
+
+
+def test_a_bundle_half_replaced_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    # Cut off after some of the new graphs have come, before the new manifest has.
+    folder = tmp_path / "tiny"
+    shutil.copytree(bundle.path, folder)
+    (folder / "encoder.onnx").write_bytes((folder / "simcc.onnx").read_bytes())
+    with pytest.raises(BundleError, match=r"encoder\.onnx has sha256"):
+        load_bundle(folder)

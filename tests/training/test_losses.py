@@ -1,0 +1,271 @@
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.networks.pose import PoseNetwork, PoseShape
+from training.config import LossWeights
+from training.losses import Batch, pose_losses, stratified, weighted
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+# NerPE's bump as wide as the heatmap's, in px.
+SHAPE = PoseShape(size=(64, 64), cells=(4, 4), nerpe_sigma=0.25)
+FEATURES = torch.zeros((2, 40, 16, 16))
+
+
+class Simcc(nn.Module):
+    """Answers what it holds."""
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        super().__init__()
+        self.x, self.y = nn.Parameter(x), nn.Parameter(y)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        return self.x, self.y
+
+
+class Heatmap(nn.Module):
+    def __init__(self, maps: Tensor) -> None:
+        super().__init__()
+        self.maps = nn.Parameter(maps)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.maps
+
+
+class Nerpe(nn.Module):
+    """All four neighbours answer a perfect field of some joints, plus what it holds."""
+
+    columns, rows = SHAPE.cells
+
+    def __init__(self, points: Tensor) -> None:
+        super().__init__()
+        self.points = points
+        self.wrong = nn.Parameter(torch.zeros(17))
+
+    def cells(self, features: Tensor) -> Tensor:
+        return features
+
+    def neighbours(self, cells: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        values = SHAPE.nerpe.encode(self.points, positions) + self.wrong
+        four = values[:, None].expand(-1, 4, -1, -1)
+        return four, torch.full(four.shape[:3], 0.25)
+
+
+@pytest.fixture
+def batch() -> Batch:
+    random = torch.Generator().manual_seed(0)
+    points = 12 + 40 * torch.rand((2, 17, 2), generator=random)
+    visible = torch.ones((2, 17), dtype=torch.bool)
+    visible[:, 3] = False
+    return {"points": points, "visible": visible}
+
+
+def _perfect(batch: Batch) -> PoseNetwork:
+    """A network that answers the labels by heart."""
+    network = PoseNetwork(SHAPE)
+    everyone = torch.ones_like(batch["visible"])
+    x, y, _ = SHAPE.simcc.encode(batch["points"], everyone)
+    network.simcc = Simcc((x + 1e-30).log(), (y + 1e-30).log())  # type: ignore[assignment]
+    maps, _ = network.heatmap_codec.encode(batch["points"], everyone)
+    network.heatmap = Heatmap(maps)  # type: ignore[assignment]
+    network.nerpe = Nerpe(batch["points"])  # type: ignore[assignment]
+    return network
+
+
+def _losses(network: PoseNetwork, batch: Batch, share: float = 0.5) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return pose_losses(
+        network, FEATURES, batch, teacher_share=share, samples=4, generator=generator
+    )
+
+
+def _gradients(network: PoseNetwork, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    """(K,) by head: whether a joint's own outputs have a gradient."""
+    torch.autograd.backward(list(losses.values()))
+    simcc: Any = network.simcc
+    heatmap: Any = network.heatmap
+    nerpe: Any = network.nerpe
+    return {
+        "simcc": simcc.x.grad.abs().sum((0, 2)) + simcc.y.grad.abs().sum((0, 2)),
+        "heatmap": heatmap.maps.grad.abs().sum((0, 2, 3)),
+        "nerpe": nerpe.wrong.grad.abs(),
+    }
+
+
+def test_perfect_answers_cost_nothing(batch: Batch) -> None:
+    for name, loss in _losses(_perfect(batch), batch).items():
+        assert loss.item() == pytest.approx(0, abs=1e-6), name
+
+
+def test_every_head_s_mistakes_cost_it_and_no_other(batch: Batch) -> None:
+    right = {name: loss.item() for name, loss in _losses(_perfect(batch), batch).items()}
+    for head in ("simcc", "heatmap", "nerpe"):
+        network = _perfect(batch)
+        with torch.no_grad():
+            for parameter in getattr(network, head).parameters():
+                parameter.add_(torch.linspace(0, 5, parameter.shape[-1]))
+        wrong = {name: loss.item() for name, loss in _losses(network, batch).items()}
+        assert wrong[head] > right[head] + 1e-3
+        assert {n: v for n, v in wrong.items() if n != head} == {
+            n: v for n, v in right.items() if n != head
+        }
+
+
+def test_a_joint_that_nobody_labelled_moves_nothing(batch: Batch) -> None:
+    network = _perfect(batch)
+    with torch.no_grad():
+        for head in (network.simcc, network.heatmap, network.nerpe):
+            for parameter in head.parameters():
+                parameter.add_(0.1 * torch.randn(parameter.shape))
+    for name, gradient in _gradients(network, _losses(network, batch)).items():
+        assert gradient[3] == 0, name
+        assert (np.delete(gradient.numpy(), 3) > 0).all(), name
+
+
+def test_what_the_points_of_an_unlabelled_joint_are_does_not_matter(batch: Batch) -> None:
+    network = _perfect(batch)
+    before = _losses(network, batch)
+    points = batch["points"].clone()
+    points[:, 3] = 1e4
+    after = _losses(network, batch | {"points": points})
+    for name, loss in before.items():
+        assert torch.equal(loss, after[name]), name
+        assert torch.isfinite(after[name])
+
+
+def test_a_joint_far_outside_the_crop_teaches_no_bin(batch: Batch) -> None:
+    points = batch["points"].clone()
+    points[:, 5] = torch.tensor([500.0, -300.0])
+    network = _perfect(batch)
+    gradients = _gradients(network, _losses(network, batch | {"points": points}))
+    assert gradients["simcc"][5] == 0
+    assert gradients["heatmap"][5] == 0
+    # NerPE has no border: a joint outside is a field of nearly 0 inside.
+    assert gradients["nerpe"][5] > 0
+
+
+def test_simcc_s_loss_is_the_divergence_summed_over_bins_and_axes(batch: Batch) -> None:
+    network = _perfect(batch)
+    with torch.no_grad():
+        for parameter in network.simcc.parameters():
+            parameter.zero_()
+    x, y, _ = SHAPE.simcc.encode(batch["points"].double(), batch["visible"])
+    expected = 0.0
+    for label in (x, y):
+        p = label / label.sum(-1, keepdim=True)
+        divergence = math.log(p.shape[-1]) + (p * (p + 1e-300).log()).sum(-1)
+        expected += divergence[batch["visible"]].mean().item()
+    assert _losses(network, batch)["simcc"].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_heatmap_s_loss_is_half_the_mean_square_over_all_joints(batch: Batch) -> None:
+    network = _perfect(batch)
+    with torch.no_grad():
+        for parameter in network.heatmap.parameters():
+            parameter.add_(0.2)
+    # 16 of 17 joints are labelled; the mean is over all of them.
+    assert _losses(network, batch)["heatmap"].item() == pytest.approx(0.5 * 0.04 * 16 / 17)
+
+
+def test_nerpe_s_loss_is_half_the_mean_square_of_all_four_neighbours(batch: Batch) -> None:
+    network = _perfect(batch)
+    nerpe: Any = network.nerpe
+    with torch.no_grad():
+        nerpe.wrong.fill_(0.2)
+    assert _losses(network, batch)["nerpe"].item() == pytest.approx(0.5 * 0.04 * 16 / 17, rel=1e-4)
+
+
+def test_losses_are_added_by_their_weights() -> None:
+    losses = {name: torch.tensor(float(i)) for i, name in enumerate(("simcc", "heatmap", "nerpe"))}
+    weights = LossWeights(simcc=10, heatmap=100, nerpe=1000)
+    assert weighted(losses, weights) == 0 * 10 + 1 * 100 + 2 * 1000
+
+
+# With a teacher
+
+
+def _taught(batch: Batch, offset: float) -> Batch:
+    """A teacher that saw every joint, `offset` px to the right of its label."""
+    seen = batch["points"] + torch.tensor([offset, 0])
+    maps, _ = PoseNetwork(SHAPE).heatmap_codec.encode(seen, torch.ones_like(batch["visible"]))
+    return batch | {"maps": maps}
+
+
+def test_an_unlabelled_joint_learns_from_the_teacher(batch: Batch) -> None:
+    network = _perfect(batch)
+    with torch.no_grad():
+        for head in (network.simcc, network.heatmap, network.nerpe):
+            for parameter in head.parameters():
+                parameter.add_(0.1 * torch.randn(parameter.shape))
+    for name, gradient in _gradients(network, _losses(network, _taught(batch, 0))).items():
+        assert (gradient > 0).all(), name
+
+
+def test_a_teacher_that_sees_the_labels_changes_no_perfect_answer(batch: Batch) -> None:
+    losses = _losses(_perfect(batch), _taught(batch, 0))
+    # The heatmap's grid is read between its cells, and its decode is right to a part of a bin.
+    assert losses["heatmap"].item() == pytest.approx(0, abs=1e-6)
+    assert losses["nerpe"].item() < 1e-3
+    assert losses["simcc"].item() < 0.05
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_labelled_joint_s_target_is_mixed_by_the_teacher_s_share(
+    batch: Batch, share: float
+) -> None:
+    taught = _taught(batch, 6)
+    network = _perfect(batch)
+    heatmap: Any = network.heatmap
+    labels = heatmap.maps.detach().clone()
+    with torch.no_grad():
+        heatmap.maps.copy_((1 - share) * labels + share * taught["maps"])
+        heatmap.maps[:, 3] = taught["maps"][:, 3]
+    assert _losses(network, taught, share)["heatmap"].item() == pytest.approx(0, abs=1e-9)
+
+
+def test_a_teacher_that_saw_nothing_leaves_the_labels(batch: Batch) -> None:
+    batch["visible"][:] = True
+    blind = batch | {"maps": torch.zeros((2, 17, 16, 16))}
+    losses = _losses(_perfect(batch), blind, 0.5)
+    assert losses["simcc"].item() == pytest.approx(0, abs=1e-5)
+
+
+def test_a_joint_that_nobody_saw_is_spread_over_the_axis(batch: Batch) -> None:
+    blind = batch | {"maps": torch.zeros((2, 17, 16, 16))}
+    network = _perfect(batch)
+    simcc: Any = network.simcc
+    before = _losses(network, blind)["simcc"].item()
+    with torch.no_grad():
+        simcc.x[:, 3] = 0
+        simcc.y[:, 3] = 0
+    assert _losses(network, blind)["simcc"].item() < before - 0.01
+    assert _losses(network, blind)["simcc"].item() == pytest.approx(0, abs=1e-5)
+
+
+# NerPE's positions
+
+
+@pytest.mark.parametrize(("cells", "samples"), [((4, 4), 1), ((6, 8), 4), ((12, 16), 9)])
+def test_every_sub_square_of_every_cell_is_asked_once(cells: tuple[int, int], samples: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    positions = stratified(3, cells, samples, generator, torch.device("cpu"))
+    side = math.isqrt(samples)
+    assert positions.shape == (3, cells[0] * cells[1] * samples, 2)
+    size = torch.tensor(cells) * side
+    index = ((positions * max(cells) / 2 * side) + size / 2).floor().long()
+    for crop in index:
+        assert len({tuple(at) for at in crop.tolist()}) == len(crop)
+        assert crop.min() >= 0
+        assert (crop < size).all()
+    other = stratified(3, cells, samples, generator, torch.device("cpu"))
+    assert not torch.equal(positions, other)
+
+
+def test_samples_that_fill_no_square_are_refused() -> None:
+    with pytest.raises(ValueError, match="samples 3 is not a square number"):
+        stratified(1, (4, 4), 3, torch.Generator(), torch.device("cpu"))

@@ -1,0 +1,127 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+
+from models.keypoints import COCO17
+from tests.training.sets import row, write_set
+from training import teacher
+from training.data.annotations import LabelledPerson, read_people
+from training.data.images import read_image
+from training.teacher import GRID, observe, plain_crop
+
+MIRROR = list(COCO17.mirror)
+
+
+class Session:
+    """A teacher that sees joint k at a cell of its own, on whichever crop: it cannot tell."""
+
+    crops = 0
+    fails_after: float = float("inf")
+
+    def __init__(self, path: Path, options: object = None) -> None:
+        self.value = float(path.name)
+
+    def run(self, outputs: list[str], inputs: dict[str, NDArray[np.float32]]) -> list[Any]:
+        assert outputs == ["heatmap"]
+        crops = inputs["image"]
+        assert crops.dtype == np.float32
+        assert crops.shape[1:] == (3, 256, 192)
+        Session.crops += len(crops)
+        if Session.crops > Session.fails_after:
+            raise RuntimeError("the power went")
+        maps = np.zeros((len(crops), 17, GRID[1], GRID[0]), np.float32)
+        for joint in range(17):
+            maps[:, joint, joint, joint] = self.value
+        # And something of the pixels, so that every row differs.
+        maps[:, :, -1, :] = crops.mean((1, 2, 3))[:, None, None]
+        return [maps]
+
+
+@pytest.fixture
+def session(monkeypatch: pytest.MonkeyPatch) -> type[Session]:
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    monkeypatch.setattr(Session, "crops", 0)
+    monkeypatch.setattr(Session, "fails_after", float("inf"))
+    return Session
+
+
+def _people(folder: Path, count: int) -> list[LabelledPerson]:
+    rows = [row(n, bbox=[60, 40, 30 + n % 19 * 8, 60 + n % 19 * 10]) for n in range(count)]
+    for annotation in rows:
+        annotation["image_id"] = 1
+    return read_people(*write_set(folder, rows), COCO17).people
+
+
+@pytest.mark.usefixtures("session")
+def test_what_is_kept_is_the_mean_of_the_teachers_and_of_the_mirror_image(tmp_path: Path) -> None:
+    output = tmp_path / "seen.npy"
+    observe(_people(tmp_path, 3), [Path("0.2"), Path("0.6")], output)
+    maps = np.load(output)
+    assert maps.shape == (3, 17, 64, 48)
+    assert maps.dtype == np.float16
+    expected = np.zeros((17, 63, 48))
+    for joint in range(17):
+        expected[joint, joint, joint] += 0.4 / 2
+        # In the mirrored crop it was taken for its mirror joint, from the other side.
+        expected[joint, MIRROR[joint], 47 - MIRROR[joint]] += 0.4 / 2
+    for seen in maps:
+        np.testing.assert_allclose(seen[:, :-1], expected, atol=1e-3)
+
+
+def test_rows_are_in_the_order_of_the_people(tmp_path: Path, session: type[Session]) -> None:
+    people = _people(tmp_path, 19)
+    observe(people, [Path("1")], tmp_path / "seen.npy")
+    maps = np.load(tmp_path / "seen.npy")
+    assert session.crops == 2 * 19
+    means = [
+        ((plain_crop(p).cut(read_image(p.image)) - teacher._MEAN) / teacher._STD).mean()
+        for p in people
+    ]
+    np.testing.assert_allclose(maps[:, 0, -1, 0], means, atol=2e-3)
+    assert len(set(maps[:, 0, -1, 0].tolist())) > 10
+
+
+def test_an_interrupted_look_goes_on_where_it_stopped(
+    tmp_path: Path, session: type[Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teacher, "BATCH", 1)
+    people = _people(tmp_path, 70)
+    whole = tmp_path / "whole.npy"
+    observe(people, [Path("1")], whole)
+    session.crops, session.fails_after = 0, 2 * 66
+    output = tmp_path / "seen.npy"
+    with pytest.raises(RuntimeError, match="the power went"):
+        observe(people, [Path("1")], output)
+    assert not output.exists()
+    session.crops, session.fails_after = 0, float("inf")
+    observe(people, [Path("1")], output)
+    # What was on the disk is not looked at again.
+    assert session.crops == 2 * (70 - 64)
+    np.testing.assert_array_equal(np.load(output), np.load(whole))
+    assert sorted(path.suffix for path in tmp_path.iterdir() if path.is_file()) == [
+        ".json", ".npy", ".npy",
+    ]  # fmt: skip
+
+
+@pytest.mark.data
+def test_the_teachers_see_most_joints_where_they_are_labelled(data: Path, tmp_path: Path) -> None:
+    folder = data / "coco"
+    found = read_people(
+        folder / "annotations" / "person_keypoints_val.json",
+        folder / "images",
+        COCO17,
+        smallest=200,
+    )
+    people = [person for person in found.people if (person.visibility == 2).sum() > 10][:4]
+    observe(people, [data / "models" / "teacher" / "tinypose_256x192.onnx"], tmp_path / "seen.npy")
+    near = []
+    for person, maps in zip(people, np.load(tmp_path / "seen.npy"), strict=True):
+        row_, column = np.unravel_index(maps.reshape(17, -1).argmax(1), (GRID[1], GRID[0]))
+        cells = np.stack([column, row_], axis=-1) * [191 / 47, 255 / 63]
+        distance = np.linalg.norm(cells - plain_crop(person).to_crop(person.points), axis=-1)
+        near += (distance < 20)[person.visibility == 2].tolist()
+    assert np.mean(near) > 0.8
