@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from models.bundle import BUNDLES, Bundle, PoseManifest, load_bundle
 from models.engines import load_engine
+from models.files import write_whole
 from models.pose import PoseModel
 from training.config import Experiment, load_experiment
+from training.errors import TrainingError
 from training.evaluate import Reading, evaluate
 from training.evaluation import GROUND_TRUTH, Evaluation, Figures, weights_digest
-from training.files import write_whole
 from training.report import (
     chart_of_losses,
     chart_of_thresholds,
@@ -40,7 +41,7 @@ _TEMPLATE = Path(__file__).with_name("card.md")
 _REPORTED = "coco/val"
 
 
-class CardError(Exception):
+class CardError(TrainingError):
     """A card that would say something untrue; the message says what."""
 
 

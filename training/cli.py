@@ -1,23 +1,72 @@
-"""The command `subpose-train`."""
+"""`subpose-train`: from an experiment's file to a bundle that is served, and its figures.
+
+Exit codes: 0 done; 1 the work failed; 2 wrong usage, a wrong experiment, or files that are not
+there; 130 interrupted.
+"""
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from pydantic import TypeAdapter
+from pydantic import ValidationError
+from typer.core import TyperGroup
 
-from models.bundle import BUNDLES, find_bundles, load_bundle
+from models.bundle import BUNDLES, BundleError, find_bundles, load_bundle
 from models.detectors import load_detector
-from models.engines import load_engine
+from models.engines import EngineError, load_engine
 from models.pose import PoseModel
 from training.config import load_experiment
 from training.detector.cli import detector_app
+from training.errors import TrainingError
 from training.prepare import prepare as prepare_experiment
 from training.truth import Split
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+
+class OneLineErrors(TyperGroup):
+    """Commands whose user reads in one line, without a traceback, what there is to mend."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer does not name its context's type
+        """Run the command that is asked for."""
+        try:
+            return super().invoke(ctx)
+        except tomllib.TOMLDecodeError as error:
+            message, code = f"this is no TOML: {error}", 2
+        except ValidationError as error:
+            message, code = f"{error.title}: {_fields(error)}", 2
+        except (BundleError, EngineError) as error:
+            message, code = str(error), 2
+        except (FileNotFoundError, NotADirectoryError) as error:
+            message, code = _file(error), 2
+        except OSError as error:
+            message, code = _file(error), 1
+        except TrainingError as error:
+            message, code = str(error), 1
+        typer.secho(f"subpose-train: {message}", fg="red", err=True)
+        raise typer.Exit(code)
+
+
+def _fields(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+    )
+
+
+def _file(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Make the weights that subpose serves: check the sets, train, export, measure, and write "
+    "down the figures, in this order.",
+)
 
 Config = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="an experiment's TOML")]
 
@@ -68,14 +117,19 @@ DATA = Path("../shared/data")
 
 
 def _pose(bundle: str) -> PoseModel:
-    loaded = load_bundle(find_bundles().get(bundle, Path(bundle)))
+    committed = find_bundles()
+    path = committed.get(bundle, Path(bundle))
+    if not path.is_dir():
+        known = ", ".join(committed)
+        raise BundleError(f"no bundle {bundle!r}: give one of {known}, or a bundle's folder")
+    loaded = load_bundle(path)
     return PoseModel(loaded, load_engine(loaded))
 
 
 @app.command()
 def evaluate(
     bundle: BundleName = "pose-s",
-    split: Annotated[str, typer.Option(help="coco/dev, coco/val or lspet/val")] = "coco/val",
+    split: Annotated[Split, typer.Option(help="what to measure on")] = "coco/val",
     detector: Annotated[
         str | None, typer.Option(help="finds the people; the labels' boxes where there is none")
     ] = None,
@@ -93,11 +147,12 @@ def evaluate(
     from training.truth import read_truth
 
     model = _pose(bundle)
-    truth = read_truth(data, TypeAdapter(Split).validate_python(split))
+    finder = load_detector(detector) if detector else None
+    truth = read_truth(data, split)
     measured = measure(
         model,
-        load_detector(detector) if detector else None,
-        truth.complete() if detector else truth.with_people(),
+        finder,
+        truth.complete() if finder else truth.with_people(),
         readings=readings_of(model, standard=standard),
         flip=flip,
     )
@@ -117,14 +172,21 @@ def sweep(bundle: BundleName = "pose-s", data: Data = DATA) -> None:
 
 
 @app.command()
-def card(config: Config, data: Data = DATA) -> None:
+def card(
+    config: Config,
+    data: Data = DATA,
+    readme: Annotated[
+        Path, typer.Option(exists=True, dir_okay=False, help="whose table is written anew")
+    ] = Path("README.md"),
+) -> None:
     """Write a bundle's card and the README's table from `evaluation.json`."""
     from training.card import write_card
     from training.readme import write_readme
 
     for path in write_card(config, data):
         typer.echo(path)
-    write_readme(Path("README.md"), BUNDLES / load_experiment(config).name)
+    write_readme(readme, BUNDLES / load_experiment(config).name)
+    typer.echo(readme)
 
 
 app.add_typer(detector_app, name="detector")

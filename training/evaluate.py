@@ -21,6 +21,7 @@ from models.keypoints import COCO17
 from models.pose import PoseModel
 from models.predictor import Encoded, Person, Predictor
 from training.data.images import read_image
+from training.errors import DataError
 from training.evaluation import GROUND_TRUTH, Figures
 from training.metrics import KeypointMatches, bootstrap, torso_correct
 from training.truth import Truth
@@ -92,11 +93,11 @@ def evaluate(
         One for each reading.
 
     Raises:
-        ValueError: a detector on a split without complete labels; a photo that cannot be read; a
+        DataError: a detector on a split without complete labels; a photo that cannot be read; a
             model of another keypoint set.
     """
     if model.keypoints != COCO17:
-        raise ValueError(f"{model.name} has the keypoints {model.keypoints.name}, not coco17's")
+        raise DataError(f"{model.name} has the keypoints {model.keypoints.name}, not coco17's")
     truth = truth.with_people() if detector is None else truth.complete()
     readings = readings_of(model) if readings is None else readings
     predictor = Predictor(model, detector)

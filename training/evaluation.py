@@ -10,8 +10,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from models.bundle import PoseManifest
+from models.files import write_whole
 from models.pose import PoseModel
-from training.files import write_whole
 from training.truth import Split
 
 GROUND_TRUTH = "ground truth"

@@ -31,13 +31,14 @@ from models.bundle import (
 from models.keypoints import COCO17
 from models.networks.pose import PoseNetwork
 from training.config import Serving
+from training.errors import TrainingError
 from training.train import fold_batch_norm
 
 TOLERANCE = 1e-4
 """Of what a graph answers against torch, relative to the largest value."""
 
 
-class ExportError(Exception):
+class ExportError(TrainingError):
     """A graph that does not answer as the network does."""
 
 

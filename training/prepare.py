@@ -9,6 +9,7 @@ from models.keypoints import COCO17
 from training.config import DataSource, Experiment
 from training.data.annotations import LabelledSet, read_people
 from training.data.split import is_dev
+from training.errors import DataError
 from training.teacher import observe
 
 console = Console(stderr=True)
@@ -18,14 +19,14 @@ def prepare(experiment: Experiment) -> None:
     """Read every set of an experiment, say what cannot be used and why, and run the teachers.
 
     Raises:
-        ValueError: a file is not a COCO-style one, or a set has no one left.
+        DataError: a file is not a COCO-style one, or a set has no one left.
     """
     experiment.folder.mkdir(parents=True, exist_ok=True)
     table = Table("set", "split", "people", "labelled", "left out", title=experiment.name)
     sets = [read_source(source) for source in (*experiment.train, experiment.dev)]
     for source, found in zip((*experiment.train, experiment.dev), sets, strict=True):
         if not found.people:
-            raise ValueError(f"{source.annotations} has no one to learn from: {found.rejected}")
+            raise DataError(f"{source.annotations} has no one to learn from: {found.rejected}")
         labelled = sum(bool(person.visibility.any()) for person in found.people)
         left_out = ", ".join(f"{count} {reason}" for reason, count in found.rejected.items())
         table.add_row(

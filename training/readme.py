@@ -6,16 +6,17 @@ import re
 from pathlib import Path
 
 from models.bundle import PoseManifest, load_bundle
+from models.files import write_whole
+from training.errors import DataError
 from training.evaluation import GROUND_TRUTH, Evaluation
-from training.files import write_whole
 from training.report import default_rows
 
 BEGIN, END = "<!-- figures: written by `subpose-train card` -->", "<!-- /figures -->"
 
 WHEN = {
-    "simcc": "the default: quickest to decode, positions finer than a pixel",
-    "nerpe": "a field to be asked anywhere, at any resolution",
-    "heatmap": "what other tools expect; the coarsest grid",
+    "simcc": "two short vectors a joint: positions finer than a pixel without a grid",
+    "nerpe": "a continuous field: heatmaps at any resolution that are computed, not interpolated",
+    "heatmap": "the default where it measures best; what other tools expect",
 }
 
 
@@ -27,12 +28,12 @@ def write_readme(readme: Path, folder: Path) -> None:
         folder: of the bundle, with `evaluation.json` in it.
 
     Raises:
-        ValueError: the README has no marks.
+        DataError: the README has no marks.
     """
     text = readme.read_text()
     pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
     if not pattern.search(text):
-        raise ValueError(f"{readme} has no {BEGIN} ... {END}")
+        raise DataError(f"{readme} has no {BEGIN} ... {END}")
     evaluation = Evaluation.model_validate_json((folder / "evaluation.json").read_bytes())
     table = heads_table(evaluation, load_bundle(folder).pose)
     write_whole(readme, pattern.sub(f"{BEGIN}\n{table}\n{END}", text))

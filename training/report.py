@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from models.bundle import PoseManifest
+from models.files import write_whole
+from training.errors import DataError
 from training.evaluation import GROUND_TRUTH, Evaluation, Figures
-from training.files import write_whole
 from training.metrics import OKS_THRESHOLDS
 from training.sweep import Trial
 
@@ -116,7 +117,7 @@ def read_log(log: Path) -> dict[str, NDArray[np.float64]]:
         Its columns, in order of the steps.
 
     Raises:
-        ValueError: it has no whole line.
+        DataError: it has no whole line.
     """
     with log.open(newline="") as file:
         reader = csv.DictReader(file)
@@ -129,7 +130,7 @@ def read_log(log: Path) -> dict[str, NDArray[np.float64]]:
                 continue
             steps[int(float(line["step"]))] = values
     if not steps:
-        raise ValueError(f"{log} has no whole line")
+        raise DataError(f"{log} has no whole line")
     columns = np.array([steps[step] for step in sorted(steps)]).T
     return dict(zip(names, columns, strict=True))
 

@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, WeightedRandomSampler
 
+from models.files import replacing
 from models.keypoints import COCO17
 from models.networks.pose import PoseNetwork
 from models.networks.tinypose import TinyPoseTrunk, load_pp_tinypose
 from training.config import Experiment
 from training.data.examples import Examples, set_epoch
+from training.errors import DataError
 from training.heads_alone import train_heads
 from training.losses import Batch, pose_losses, weighted
 from training.prepare import read_source
@@ -73,7 +75,7 @@ def training_data(experiment: Experiment) -> ConcatDataset[Batch]:
     """The sets of an experiment; the teacher's maps are expected where `prepare` puts them.
 
     Raises:
-        ValueError: they hold less than a batch.
+        DataError: they hold less than a batch.
     """
     sets = [
         Examples(
@@ -91,7 +93,7 @@ def training_data(experiment: Experiment) -> ConcatDataset[Batch]:
     warming = experiment.warm_up.passes > 0
     largest = max(experiment.schedule.batch, experiment.warm_up.batch if warming else 0)
     if len(data) < largest:
-        raise ValueError(f"{len(data)} people are fewer than a batch of {largest}")
+        raise DataError(f"{len(data)} people are fewer than a batch of {largest}")
     return data
 
 
@@ -145,9 +147,8 @@ def fold_batch_norm(module: nn.Module) -> None:
 
 def write_checkpoint(path: Path, state: dict[str, object]) -> None:
     """Whole or not at all."""
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    partial.replace(path)
+    with replacing(path) as draft:
+        torch.save(state, draft)
 
 
 class _Run:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from models.keypoints import COCO17
 from training.data.annotations import LabelledPerson, read_people
 from training.data.split import is_dev
+from training.errors import DataError
 
 Split = Literal["coco/dev", "coco/val", "lspet/val"]
 
@@ -65,11 +66,11 @@ class Truth:
         """The part of it in which everyone is labelled.
 
         Raises:
-            ValueError: there is none.
+            DataError: there is none.
         """
         photos = [photo for photo in self.photos if photo.complete]
         if not photos:
-            raise ValueError(f"{self.split} labels not everyone: use its boxes, no detector")
+            raise DataError(f"{self.split} labels not everyone: use its boxes, no detector")
         return self.of(photos)
 
     def of(self, photos: Sequence[LabelledPhoto]) -> Truth:
@@ -93,7 +94,7 @@ def read_truth(data: Path, split: Split) -> Truth:
         split: `coco/dev` is the part of train that choices are made on.
 
     Raises:
-        ValueError: the annotations are not a COCO-style keypoint file.
+        DataError: the annotations are not a COCO-style keypoint file.
         OSError: they cannot be read.
     """
     annotations = data / _FILES[split]

@@ -13,7 +13,6 @@ from models.keypoints import COCO17
 from models.predictor import Person, Pose
 from training.data.annotations import LabelledPerson
 from training.evaluation import GROUND_TRUTH, Evaluation, Figures
-from training.files import write_whole
 from training.report import (
     chart_of_losses,
     chart_of_thresholds,
@@ -165,25 +164,6 @@ def test_report_is_whole(log: Path, manifest: PoseManifest, tmp_path: Path) -> N
         if path.suffix == ".png":
             picture(path.read_bytes())
             assert f"]({path.name})" in text
-
-
-def test_a_report_that_cannot_be_written_leaves_the_old_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "report.md"
-    write_whole(path, "old")
-
-    def full(self: Path, content: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(content[:2])
-        raise OSError("no space left on device")
-
-    with monkeypatch.context() as broken:
-        broken.setattr(Path, "write_bytes", full)
-        with pytest.raises(OSError, match="no space"):
-            write_whole(path, "new and longer")
-    assert path.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir() if not p.name.startswith(".")] == ["report.md"]
 
 
 @pytest.fixture

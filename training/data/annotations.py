@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from models.geometry import Box
 from models.keypoints import KeypointSet
+from training.errors import DataError
 
 LARGEST = 1e9
 """Numbers from here on, and those that are none, cannot be pixels."""
@@ -68,7 +69,7 @@ def read_people(
         smallest: leave out boxes whose longer side is below this, px.
 
     Raises:
-        ValueError: not a COCO-style file, or no joint in common.
+        DataError: not a COCO-style file, or no joint in common.
     """
     try:
         content = json.loads(annotations.read_text())
@@ -76,10 +77,10 @@ def read_people(
         photos = {photo["id"]: photo for photo in content["images"]}
         rows = content["annotations"]
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise ValueError(f"{annotations} is not a COCO-style keypoint file: {error!r}") from error
+        raise DataError(f"{annotations} is not a COCO-style keypoint file: {error!r}") from error
     sources = [names.index(name) if name in names else None for name in keypoints.names]
     if sources == [None] * len(sources):
-        raise ValueError(f"{annotations} has no joint of {keypoints.name}")
+        raise DataError(f"{annotations} has no joint of {keypoints.name}")
     result = LabelledSet()
     present = {path.name for path in images.iterdir()}
     seen: set[int] = set()

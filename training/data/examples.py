@@ -17,6 +17,7 @@ from models.geometry import Box, CropGeometry, CropMatrix, Size
 from models.keypoints import KeypointSet
 from training.data.annotations import LabelledPerson
 from training.data.images import read_image
+from training.errors import DataError
 from training.teacher import GRID, plain_crop
 from training.teacher import SIZE as TEACHER_SIZE
 
@@ -65,7 +66,7 @@ class Examples(Dataset[dict[str, Tensor]]):
             seed: of all randomness.
 
         Raises:
-            ValueError: the teacher's file is of other people.
+            DataError: the teacher's file is of other people.
         """
         self.people = people
         self.keypoints = keypoints
@@ -74,7 +75,7 @@ class Examples(Dataset[dict[str, Tensor]]):
         self.augmentation = augmentation
         self.maps = None if teacher is None else np.load(teacher, mmap_mode="r")
         if self.maps is not None and len(self.maps) != len(people):
-            raise ValueError(f"{teacher} holds {len(self.maps)} people, the set {len(people)}")
+            raise DataError(f"{teacher} holds {len(self.maps)} people, the set {len(people)}")
         self.seed = seed
         self.epoch = 0
 

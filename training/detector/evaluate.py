@@ -19,6 +19,7 @@ from training.detector.config import Experiment
 from training.detector.export import Served, describe
 from training.detector.network import RtmdetNano
 from training.detector.photos import Photo
+from training.errors import DataError
 
 MOST = 5
 """Boxes a photo that recall is measured with, the best."""
@@ -101,7 +102,7 @@ def threshold_for(found: Sequence[Sequence[Box]], photos: Sequence[Photo], boxes
     for hundredth in range(round(LEAST_SCORE * 100), 100):
         if measure(found, photos, hundredth / 100).boxes <= boxes:
             return hundredth / 100
-    raise ValueError(f"no threshold leaves {boxes} boxes a photo")
+    raise DataError(f"no threshold leaves {boxes} boxes a photo")
 
 
 def measure_dev(

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from models.bundle import Bundle, DetectorManifest, file_digest, load_bundle
+from models.files import replacing, write_whole
 from training.detector.config import Experiment
 from training.detector.network import STRIDES, Conv, RtmdetNano
+from training.errors import TrainingError
 
 MEAN = (103.53, 116.28, 123.675)
 STD = (57.375, 57.12, 58.395)
@@ -28,7 +30,7 @@ _SHAPES = ((1, 320, 320), (3, 256, 384), (2, 448, 224))
 _TOLERANCE = 1e-3
 
 
-class ExportError(Exception):
+class ExportError(TrainingError):
     """The graph does not do what the network does; nothing was written."""
 
 
@@ -78,13 +80,9 @@ def export_graph(network: RtmdetNano, path: Path) -> None:
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
-    draft = path.with_suffix(".draft")
-    try:
+    with replacing(path) as draft:
         onnx.save_model(model, str(draft))
         _compare(draft, served)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def write_bundle(folder: Path, graph: Path, description: Mapping[str, Any]) -> Bundle:
@@ -109,9 +107,7 @@ def write_bundle(folder: Path, graph: Path, description: Mapping[str, Any]) -> B
     folder.mkdir(parents=True, exist_ok=True)
     if graph.parent.resolve() != folder.resolve():
         shutil.copyfile(graph, folder / graph.name)
-    draft = folder / "manifest.draft"
-    draft.write_text(manifest.model_dump_json(indent=2) + "\n")
-    draft.replace(folder / "manifest.json")
+    write_whole(folder / "manifest.json", manifest.model_dump_json(indent=2) + "\n")
     return load_bundle(folder)
 
 

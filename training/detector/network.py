@@ -15,6 +15,8 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.errors import DataError
+
 STRIDES = (8, 16, 32)
 BLOCKS = (1, 2, 2, 1)
 """CSPNeXt blocks in each of the trunk's four stages."""
@@ -203,14 +205,14 @@ class RtmdetNano(nn.Module):
         Convolution by convolution in the order of the graph.
 
         Raises:
-            ValueError: the file has more, fewer or other convolutions than the network.
+            DataError: the file has more, fewer or other convolutions than the network.
         """
         graph = onnx.load(str(path)).graph
         values = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
         nodes = [node for node in graph.node if node.op_type == "Conv"]
         convs = [module for module in self.modules() if isinstance(module, nn.Conv2d)]
         if len(nodes) != len(convs):
-            raise ValueError(f"{path.name} has {len(nodes)} convolutions, the network {len(convs)}")
+            raise DataError(f"{path.name} has {len(nodes)} convolutions, the network {len(convs)}")
         for node, conv in zip(nodes, convs, strict=True):
             attributes = {
                 item.name: onnx.helper.get_attribute_value(item) for item in node.attribute
@@ -218,7 +220,7 @@ class RtmdetNano(nn.Module):
             found = (values[node.input[1]].shape, attributes["strides"], attributes["group"])
             wanted = (tuple(conv.weight.shape), list(conv.stride), conv.groups)
             if found != wanted:
-                raise ValueError(f"{path.name}: {node.name} is {found}, the network's is {wanted}")
+                raise DataError(f"{path.name}: {node.name} is {found}, the network's is {wanted}")
             with torch.no_grad():
                 conv.weight.copy_(torch.from_numpy(np.array(values[node.input[1]])))
                 assert conv.bias is not None

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from models.files import replacing
 from training.detector.augment import Sample, augmented
 from training.detector.config import Experiment
 from training.detector.evaluate import measure_dev
@@ -62,17 +63,14 @@ class Run:
 
     def save(self, path: Path) -> None:
         """Whole or not at all."""
-        draft = path.with_suffix(".draft")
-        torch.save(
-            {
-                "network": self.network.state_dict(),
-                "averaged": self.averaged.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "step": self.step,
-            },
-            draft,
-        )
-        draft.replace(path)
+        state = {
+            "network": self.network.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+        }
+        with replacing(path) as draft:
+            torch.save(state, draft)
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint."""
