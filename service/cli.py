@@ -16,18 +16,19 @@ from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource
 from rich.progress import track
 from rich.table import Table
 
+from models.files import write_whole
 from service.api.parameters import DecodeName, PoseQuery
 from service.catalog import load_catalog
-from service.console import complain, one_line_errors, stderr, stdout, stop, words
+from service.console import complain, flag, one_line_errors, remark, stderr, stdout, stop, words
 from service.doctor import examine
+from service.ports import try_port
 from service.predict import (
-    STDIN,
-    SUFFIXES,
     LocalPose,
     Posed,
     find_photos,
+    image_ids,
+    picture_paths,
     write_picture,
-    write_whole,
 )
 from service.problems import Problem
 from service.settings import PREFIX, Settings
@@ -90,6 +91,7 @@ def serve(
             host=host, port=port, metrics_port=metrics_port, model=model, detector=detector,
             device=device, bundles=bundles, threads=threads, latest=latest,
         )  # fmt: skip
+        _check_ports(settings)
         raise typer.Exit(server.serve(settings))
 
 
@@ -126,7 +128,9 @@ def predict(
     device: Device = None,
     bundles: Bundles = None,
     threads: Threads = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress, no list of image ids.")
+    ] = False,
 ) -> None:
     """Find people and their joints in photos, without a server.
 
@@ -136,7 +140,9 @@ def predict(
         files = find_photos(photos)
         if boxes and (detector or len(files) > 1):
             stop("--boxes: they are of one photo, and then there is no --detector")
-        _check_outputs(json, draw, many=len(files) > 1)
+        pictures = picture_paths(draw, files) if draw else None
+        if json and not json.parent.is_dir():
+            stop(f"{json}: there is no folder {json.parent}")
         settings = _settings(
             model=model, detector=detector, device=device, bundles=bundles, threads=threads
         )
@@ -145,9 +151,13 @@ def predict(
             min_box_score=min_box_score, flip=flip, format=format,
         )  # fmt: skip
         local = LocalPose(settings, query)
+        ids = image_ids(files)
+        if format == "coco" and not quiet:
+            for file, image_id in zip(files, ids, strict=True):
+                remark(f"{file} -> image_id {image_id}")
         failures: list[Path] = []
         progress = not quiet and len(files) > 1 and stderr.is_terminal
-        lines = local.lines(_see_all(local, files, draw, failures, progress=progress))
+        lines = local.lines(_see_all(local, files, ids, pictures, failures, progress=progress))
         if json is None:
             for line in lines:
                 print(line, end="", flush=True)  # whoever reads along has each as it comes
@@ -243,40 +253,41 @@ def _settings(**flags: object) -> Settings:
     return Settings(**{name: value for name, value in flags.items() if value is not None})  # type: ignore[arg-type]
 
 
+def _check_ports(settings: Settings) -> None:
+    """Find out before anything is loaded whether its ports are free."""
+    for name, port in (("port", settings.port), ("metrics_port", settings.metrics_port)):
+        try:
+            if port is not None:
+                try_port(settings.host, port)
+        except OSError as error:
+            complain(
+                f"cannot listen on {settings.host}:{port} ({error.strerror}): end what listens "
+                f"there, or choose another with {flag(name)} ({PREFIX}{name.upper()})"
+            )
+            raise typer.Exit(1) from error
+
+
 def _see_all(
     local: LocalPose,
     files: Sequence[Path],
-    draw: Path | None,
+    ids: Sequence[int],
+    pictures: Sequence[Path] | None,
     failures: list[Path],
     *,
     progress: bool,
 ) -> Iterator[Posed]:
     """Each photo's people, drawn too where asked; a photo that fails is named and left out."""
-    if draw and len(files) > 1:
-        draw.mkdir(parents=True, exist_ok=True)
-    for file in track(files, console=stderr, disable=not progress, transient=True):
+    shown = track(files, console=stderr, disable=not progress, transient=True)
+    for number, file in enumerate(shown):
         try:
-            posed = local.see(file)
-            if draw:
-                name = "stdin" if file == STDIN else file.stem
-                target = draw / f"{name}.png" if len(files) > 1 else draw
-                write_picture(target, local.draw(posed))
+            posed = local.see(file, ids[number])
+            if pictures:
+                write_picture(pictures[number], local.draw(posed))
         except (OSError, Problem) as error:
             failures.append(file)
             complain(f"{file}: {words(error)}")
         else:
             yield posed
-
-
-def _check_outputs(json: Path | None, draw: Path | None, *, many: bool) -> None:
-    """Find out before the work whether its results can be written."""
-    if draw and many and draw.is_file():
-        stop(f"--draw: {draw} is a file; of several photos it has to be a folder")
-    if draw and not many and draw.suffix.lower() not in SUFFIXES:
-        stop(f"--draw: {draw} has none of the suffixes {', '.join(sorted(SUFFIXES))}")
-    for path in (json, None if many else draw):
-        if path and not path.parent.is_dir():
-            stop(f"{path}: there is no folder {path.parent}")
 
 
 def _accuracy(figures: dict[str, float]) -> str:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from models.bundle import BundleError
 from models.engines import EngineError
-from service.predict import NoPhotos
+from service.predict import NoPhotos, NoPlace
 from service.problems import InvalidParameter, Problem
 from service.settings import PREFIX, Settings
 
@@ -21,19 +21,26 @@ from service.settings import PREFIX, Settings
 stdout = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 stderr = Console(stderr=True, highlight=False)
 
+MENDABLE = (BundleError, EngineError, NoPhotos, NoPlace, OSError, Problem, ValidationError)
+
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """What a user can mend is said without a traceback, with exit code 2."""
     try:
         yield
-    except (BundleError, EngineError, NoPhotos, OSError, Problem, ValidationError) as error:
+    except MENDABLE as error:
         stop(words(error))
 
 
 def complain(message: str) -> None:
     """Say what is wrong."""
     stderr.print(f"subpose: {message}", style="red", markup=False, soft_wrap=True)
+
+
+def remark(message: str) -> None:
+    """Say what is worth knowing."""
+    stderr.print(message, markup=False, soft_wrap=True)
 
 
 def stop(message: str) -> NoReturn:
@@ -45,7 +52,7 @@ def stop(message: str) -> NoReturn:
 def words(error: Exception) -> str:
     """An error as a user would say it: by flag or setting, file, reason."""
     if isinstance(error, InvalidParameter):
-        return "; ".join(f"{_flag(name)}: {message}" for name, message in error.errors)
+        return "; ".join(f"{flag(name)}: {message}" for name, message in error.errors)
     if isinstance(error, ValidationError):
         return "; ".join(_validation(error))
     if isinstance(error, OSError) and error.strerror:
@@ -63,8 +70,9 @@ def _validation(error: ValidationError) -> Iterator[str]:
         elif settings:  # its value may be a secret
             yield f"{PREFIX}{name.upper()}: {message}"
         else:
-            yield f"{_flag(name)}: {problem['input']!r}: {message}"
+            yield f"{flag(name)}: {problem['input']!r}: {message}"
 
 
-def _flag(name: str) -> str:
+def flag(name: str) -> str:
+    """A setting's or parameter's name as an option is written."""
     return f"--{name.replace('_', '-')}"

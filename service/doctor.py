@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import platform
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from models.engines import EngineError
 from models.predictor import Predictor
 from service.catalog import load_catalog
 from service.images import PostedImage
+from service.ports import try_port
 from service.settings import Settings
 
 SAMPLE = Path(__file__).parent / "page" / "sample.jpg"
@@ -136,13 +136,14 @@ def _photo(settings: Settings) -> Check:
     began = time.perf_counter()
     people = Predictor(model, detector).predict(pixels)
     took = (time.perf_counter() - began) * 1000
+    noun = "person" if len(people) == 1 else "people"
     found = (
-        f"{len(people)} people in the sample in {took:.0f} ms, "
+        f"{len(people)} {noun} found in the sample in {took:.0f} ms, "
         f"{model.name} on {model.engine.name}/{model.engine.device}"
     )
     if people:
         return Check("photo", found)
-    return Check("photo", found, "the sample has five people: these weights do not work")
+    return Check("photo", found, "the sample shows people: these weights do not work")
 
 
 def _memory() -> Check:
@@ -174,12 +175,7 @@ def _free_memory() -> int | None:
 def _port(settings: Settings) -> Check:
     where = f"{settings.host}:{settings.port}"
     try:
-        ((family, kind, protocol, _, address), *_) = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
+        try_port(settings.host, settings.port)
     except OSError as error:
         remedy = "end what listens there, or choose another with --port (SUBPOSE_PORT)"
         return Check("port", f"{where}: {error.strerror}", remedy)

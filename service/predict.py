@@ -6,10 +6,9 @@ import glob
 import io
 import json
 import math
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +16,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.draw import draw_people
+from models.files import write_whole
 from models.formats import coco, openpose
-from models.predictor import Person, Predictor
+from models.predictor import Encoded, Person, Predictor, suppress
 from service.api.answers import photo_body
 from service.api.parameters import PoseQuery
 from service.api.tasks import pose_task
 from service.catalog import load_catalog
 from service.images import PostedImage
 from service.pipeline import SeenPerson, SeenPhoto
-from service.problems import InvalidParameter
 from service.settings import Settings
 from service.timings import Timings
 
@@ -35,6 +34,10 @@ STDIN = Path("-")
 
 class NoPhotos(Exception):  # noqa: N818
     """An argument that names no photo; the message says which."""
+
+
+class NoPlace(Exception):  # noqa: N818
+    """A path that a picture cannot be written to; the message says why."""
 
 
 def find_photos(arguments: Sequence[str]) -> list[Path]:
@@ -61,11 +64,56 @@ def find_photos(arguments: Sequence[str]) -> list[Path]:
     return photos
 
 
+def image_ids(photos: Sequence[Path]) -> list[int]:
+    """A number for each photo: its name where all names are numbers, each another; else its place.
+
+    COCO's files are named by their number. Places count from 1.
+    """
+    names = [photo.stem for photo in photos]
+    if all(name.isascii() and name.isdigit() for name in names):
+        numbers = [int(name) for name in names]
+        if len(set(numbers)) == len(numbers):
+            return numbers
+    return list(range(1, len(photos) + 1))
+
+
+def picture_paths(draw: Path, photos: Sequence[Path]) -> list[Path]:
+    """Where each photo's picture goes: the path itself, or a folder for several.
+
+    Raises:
+        NoPlace: one cannot be written, or would overwrite another, or a photo.
+    """
+    targets = [draw]
+    if len(photos) == 1:
+        if draw.suffix.lower() not in SUFFIXES:
+            raise NoPlace(f"--draw: {draw} has none of the suffixes {', '.join(sorted(SUFFIXES))}")
+        if not draw.parent.is_dir():
+            raise NoPlace(f"--draw: {draw}: there is no folder {draw.parent}")
+    else:
+        if draw.is_file():
+            raise NoPlace(f"--draw: {draw} is a file; of several photos it has to be a folder")
+        names = ("stdin" if photo == STDIN else photo.stem for photo in photos)
+        targets = [draw / f"{name}.png" for name in names]
+    originals = {photo.resolve() for photo in photos}
+    drawn: dict[Path, Path] = {}
+    for photo, target in zip(photos, targets, strict=True):
+        if target.resolve() in originals:
+            raise NoPlace(f"--draw: {target} would overwrite a photo; name another place")
+        if target in drawn:
+            raise NoPlace(
+                f"--draw: {drawn[target]} and {photo} would both be {target}; rename one, or draw "
+                "them apart"
+            )
+        drawn[target] = photo
+    return targets
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Posed:
     """A photo and who is in it."""
 
     file: Path
+    image_id: int
     pixels: NDArray[np.uint8]
     people: list[Person]
 
@@ -84,7 +132,6 @@ class LocalPose:
     """
 
     def __init__(self, settings: Settings, query: PoseQuery) -> None:
-        self._query = query
         self._kind = query.format or "json"
         self._most_pixels = settings.image_pixels
         catalog = load_catalog(settings)
@@ -96,13 +143,14 @@ class LocalPose:
             deadline=math.inf,
             answer_bytes=settings.answer_bytes,
         )
-        self._heads = [choice.head for choice in self._task.heads]
-        if len(self._heads) > 1 and (query.decode or query.resolution):
-            raise InvalidParameter(("head", "with decode or resolution, name one head"))
         self._predictor = Predictor(self._task.model, self._task.detector.detector)
 
-    def see(self, file: Path) -> Posed:
+    def see(self, file: Path, image_id: int) -> Posed:
         """Find the people of one photo.
+
+        Args:
+            file: the photo; `-` is standard input.
+            image_id: its number in the answer.
 
         Raises:
             OSError: the file cannot be read.
@@ -110,17 +158,30 @@ class LocalPose:
         """
         data = sys.stdin.buffer.read() if file == STDIN else file.read_bytes()
         pixels = PostedImage(data, self._most_pixels).pixels()
-        people = self._predictor.predict(
+        encoded = self._predictor.encode(
             pixels,
             boxes=self._task.boxes,
-            heads=self._heads,
-            decode=self._query.decode,
-            resolution=self._query.resolution,
             flip=self._task.flip,
             max_people=self._task.max_people,
             min_box_score=self._task.min_box_score,
         )
-        return Posed(file, pixels, people)
+        return Posed(file, image_id, pixels, self._read(encoded))
+
+    def _read(self, encoded: Encoded) -> list[Person]:
+        """The people, each head decoded in its own way; the first head decides who is the same."""
+        everyone = replace(encoded, detected=False)
+        by_head = [
+            self._predictor.read(everyone, [choice.head], choice.decode, choice.resolution)
+            for choice in self._task.heads
+        ]
+        people = [
+            Person(box, {head: pose for read in reads for head, pose in read.poses.items()})
+            for box, *reads in zip(encoded.boxes, *by_head, strict=True)
+        ]
+        if not encoded.detected:
+            return people
+        keypoints = self._task.model.keypoints
+        return [people[index] for index in suppress(people, encoded.geometries, keypoints)]
 
     def draw(self, posed: Posed) -> NDArray[np.uint8]:
         """The photo with its skeletons."""
@@ -129,18 +190,19 @@ class LocalPose:
     def lines(self, photos: Iterable[Posed]) -> Iterator[str]:
         """The answer in the query's format: a line for each photo, for `coco` one for all."""
         rows = []
-        count = 0
-        for count, posed in enumerate(photos, 1):
+        answered = False
+        for posed in photos:
+            answered = True
             if self._kind == "coco":
-                rows += coco(posed.people, image_id=_image_id(posed.file, count))
+                rows += coco(posed.people, image_id=posed.image_id)
             elif self._kind == "openpose":
                 yield json.dumps(openpose(posed.people, self._task.model.keypoints)) + "\n"
             else:
-                yield json.dumps(self._json(posed, _image_id(posed.file, count))) + "\n"
-        if self._kind == "coco" and count:
+                yield json.dumps(self._json(posed)) + "\n"
+        if self._kind == "coco" and answered:
             yield json.dumps(rows) + "\n"
 
-    def _json(self, posed: Posed, image_id: int) -> dict[str, object]:
+    def _json(self, posed: Posed) -> dict[str, object]:
         """POST /pose's answer without what only a server has, and with the file's name."""
         model = self._task.model
         height, width = posed.pixels.shape[:2]
@@ -149,15 +211,10 @@ class LocalPose:
             for person in posed.people
         )
         seen = SeenPhoto(width, height, tuple(people), None)
-        body = photo_body(seen, self._task, None, image_id, Timings(), "")
+        body = photo_body(seen, self._task, None, posed.image_id, Timings(), "")
         served = {"id", "expires", "timings_ms"}
         answer = body.model_dump(mode="json", exclude=served, exclude_unset=True)
         return {"file": str(posed.file), **answer}
-
-
-def _image_id(file: Path, position: int) -> int:
-    """COCO's files are named by their id; others are numbered as they come, from 1."""
-    return int(file.stem) if file.stem.isascii() and file.stem.isdigit() else position
 
 
 def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
@@ -166,13 +223,3 @@ def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
     kind = Image.registered_extensions()[path.suffix.lower()]
     Image.fromarray(pixels).save(data, kind, quality=92)
     write_whole(path, data.getvalue())
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all: under another name first, then renamed."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_bytes(data)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -28,6 +28,8 @@ _FLUSH_S = 5
 """How long the last answers may take to be sent, once their work is done."""
 FAILED = 1
 """Exit status of a server that could not start."""
+MISCONFIGURED = 2
+"""Exit status where bundles or device are not as the settings say."""
 
 
 def serve(settings: Settings) -> int:
@@ -41,8 +43,11 @@ def serve(settings: Settings) -> int:
     """
     logging.basicConfig(level=logging.INFO, format=_LOG)
     server = Server(create_app(settings), settings)
-    server.run()
-    return FAILED if server.failed else 0
+    try:
+        server.run()
+    except SystemExit:
+        return FAILED  # uvicorn has said why, with an exit status of its own
+    return server.status
 
 
 class Server(uvicorn.Server):
@@ -58,7 +63,7 @@ class Server(uvicorn.Server):
         self._app = app
         self._state: State = app.state.subpose
         self._leaving: asyncio.Task[None] | None = None
-        self.failed = False
+        self.status = 0
         self.metrics: uvicorn.Server | None = None
         if settings.metrics_port is not None:
             config = _config(create_metrics_app(app), settings, settings.metrics_port)
@@ -109,10 +114,12 @@ class Server(uvicorn.Server):
         if error is None:
             logger.info("ready on http://%s:%d", self.config.host, port_of(self))
             return
-        self.failed = self.should_exit = True
+        self.should_exit = True
         if isinstance(error, BundleError | EngineError):
+            self.status = MISCONFIGURED
             logger.error("cannot start: %s", error)
         else:
+            self.status = FAILED
             logger.error("cannot start", exc_info=error)
 
 

@@ -49,8 +49,8 @@ def running(house: FakeHouse | None, *, wait: bool = True, **settings: object) -
     port = port_of(server)
     there = Running(f"http://127.0.0.1:{port}", port, server, app.state.subpose)
     if wait:
-        _until(lambda: there.state.gate.state == "ready" or server.failed)
-        assert not server.failed, "the server could not start"
+        _until(lambda: there.state.gate.state == "ready" or server.status)
+        assert not server.status, "the server could not start"
     try:
         yield there
     finally:

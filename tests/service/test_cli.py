@@ -3,6 +3,7 @@ import json
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -11,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from dotenv import dotenv_values
 from fastapi.testclient import TestClient
@@ -21,7 +23,6 @@ from models.bundle import BUNDLES
 from service.app import create_app
 from service.cli import app
 from service.doctor import SAMPLE
-from service.predict import write_whole
 from service.settings import Settings
 
 SUBPOSE = [sys.executable, "-c", "from service.cli import app; app()"]
@@ -94,6 +95,21 @@ def test_predict_runs_several_heads_at_once() -> None:
     assert person["heads"].keys() == {"heatmap", "simcc"}
 
 
+def test_predict_decodes_each_head_that_knows_how_as_it_is_told() -> None:
+    asked = ("predict", SAMPLE, "--head", "nerpe,simcc", "--decode", "standard")
+    (both,) = answers(subpose(*asked, "--resolution", "40"))
+    (plain,) = answers(subpose("predict", SAMPLE, "--head", "simcc"))
+    assert (both["head"], both["decode"], both["resolution"]) == ("nerpe", "standard", 40)
+    people, alone = both["people"], plain["people"]
+    assert isinstance(people, list)
+    assert isinstance(alone, list)
+    by_box = {json.dumps(person["box"]): person["keypoints"] for person in alone}
+    same = [person for person in people if json.dumps(person["box"]) in by_box]
+    assert same
+    for person in same:
+        assert person["heads"]["simcc"]["keypoints"] == by_box[json.dumps(person["box"])]
+
+
 def test_predict_takes_files_folders_patterns_and_standard_input(photos: Path) -> None:
     a, b = str(photos / "a.png"), str(photos / "b.jpg")
     few = ("--max-people", "1")
@@ -120,12 +136,40 @@ def test_predict_draws_several_photos_into_a_folder(photos: Path, tmp_path: Path
     assert {p.name for p in (tmp_path / "new" / "drawn").iterdir()} == {"a.png", "b.png"}
 
 
-def test_coco_rows_of_all_photos_are_one_list_numbered_by_name_or_place(photos: Path) -> None:
-    shutil.copy(SAMPLE, photos / "000000281759.jpg")
-    (line,) = subpose("predict", photos, "-f", "coco").stdout.splitlines()
+def coco_ids(*arguments: str | Path, code: int = 0) -> tuple[set[int], list[str]]:
+    """The ids of the photos in COCO's rows, and what is said of them."""
+    result = subpose("predict", *arguments, "-f", "coco", "--max-people", "1", code=code)
+    (line,) = result.stdout.splitlines()
     rows = json.loads(line)
-    assert {row["image_id"] for row in rows} == {281759, 2, 3}
     assert all(len(row["keypoints"]) == 51 for row in rows)
+    return {row["image_id"] for row in rows}, result.stderr.splitlines()
+
+
+def test_coco_rows_of_all_photos_are_one_list_numbered_by_their_names(tmp_path: Path) -> None:
+    names = ("000000281759.jpg", "7.jpg")
+    for name in names:
+        shutil.copy(SAMPLE, tmp_path / name)
+    said = ["000000281759.jpg -> image_id 281759", "7.jpg -> image_id 7"]
+    assert coco_ids(*names) == ({281759, 7}, said)
+    assert coco_ids(*names, "--quiet") == ({281759, 7}, [])
+
+
+def test_coco_photos_whose_names_are_not_all_numbers_are_numbered_by_place(photos: Path) -> None:
+    shutil.copy(SAMPLE, photos / "2.jpg")
+    (photos / "1.jpg").write_bytes(b"hello")
+    ids, said = coco_ids(photos, code=1)
+    assert ids == {2, 3, 4}  # a photo that fails keeps its number
+    assert said[:4] == [
+        f"{photos / name} -> image_id {number}"
+        for number, name in enumerate(("1.jpg", "2.jpg", "a.png", "b.jpg"), 1)
+    ]
+    assert "1.jpg: " in said[4]
+
+
+def test_coco_photos_whose_names_are_one_number_are_numbered_by_place(tmp_path: Path) -> None:
+    for name in ("7.jpg", "007.jpg"):
+        shutil.copy(SAMPLE, tmp_path / name)
+    assert coco_ids("7.jpg", "007.jpg", "--quiet") == ({1, 2}, [])
 
 
 def test_openpose_is_a_document_a_photo(photos: Path) -> None:
@@ -149,13 +193,28 @@ def test_where_every_photo_fails_no_file_is_written(tmp_path: Path) -> None:
     assert not (tmp_path / "out.json").exists()
 
 
+def test_pictures_that_would_be_one_file_are_refused_before_the_work(tmp_path: Path) -> None:
+    for name in ("x/a.jpg", "y/a.jpg", "x/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(SAMPLE, tmp_path / name)
+    result = subpose("predict", "x/a.jpg", "y/a.jpg", "--draw", "out", code=2)
+    (line,) = result.stderr.splitlines()
+    assert all(path in line for path in ("x/a.jpg", "y/a.jpg", "out/a.png"))
+    assert result.stdout == ""
+    assert not (tmp_path / "out").exists()
+    for photo, draw in (("x", "x"), ("x/b.png", "x/b.png")):
+        assert "x/b.png" in subpose("predict", photo, "--draw", draw, code=2).stderr
+    assert (tmp_path / "x" / "b.png").read_bytes() == SAMPLE.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
         (["nowhere.jpg"], "nowhere.jpg"),
-        ([str(SAMPLE), "--head", "hourglass"], "--head: 'hourglass'"),
+        ([str(SAMPLE), "--head", "hourglass"], "'hourglass'"),
         ([str(SAMPLE), "--head", "simcc", "--decode", "dark"], "--decode: 'dark'"),
-        ([str(SAMPLE), "--head", "simcc,nerpe", "--resolution", "64"], "--head"),
+        ([str(SAMPLE), "--head", "simcc,heatmap", "--resolution", "64"], "--resolution"),
+        ([str(SAMPLE), "--head", "simcc,heatmap", "--decode", "standard"], "--decode: 'standard'"),
         ([str(SAMPLE), "--head", "nerpe", "--resolution", "5"], "--resolution: 5"),
         ([str(SAMPLE), "--boxes", "[[1, 2, 3]]"], "--boxes"),
         ([str(SAMPLE), str(SAMPLE), "--boxes", "[[1, 2, 30, 40]]"], "--boxes"),
@@ -174,24 +233,6 @@ def test_wrong_usage_is_one_line_and_exit_code_2(arguments: list[str], named: st
     assert line.startswith("subpose: ")
     assert named in line
     assert result.stdout == ""
-
-
-def test_a_file_is_there_whole_or_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = tmp_path / "out.json"
-    target.write_text("before")
-    whole = Path.write_bytes
-
-    def full_disk(path: Path, data: bytes) -> int:
-        whole(path, data[: len(data) // 2])
-        raise OSError(28, "No space left on device", str(path))
-
-    monkeypatch.setattr(Path, "write_bytes", full_disk)
-    with pytest.raises(OSError, match="No space"):
-        write_whole(target, b"after")
-    assert target.read_text() == "before"
-    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_an_interrupt_ends_with_130_and_no_traceback() -> None:
@@ -265,6 +306,28 @@ def test_every_command_refuses_an_unknown_setting(
     (line,) = subpose(*command.split(), code=2).stderr.splitlines()
     assert "SUBPOSE_PROT" in line
     assert "SUBPOSE_PORT" in line
+
+
+def test_a_port_that_is_taken_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for flag in ("--port", "--metrics-port"):
+            other = "--metrics-port" if flag == "--port" else "--port"
+            asked = ("serve", flag, port, other, "0", "--bundles", tmp_path / "nowhere")
+            result = subpose(*asked, code=1)
+            (line,) = result.stderr.splitlines()
+            assert f"127.0.0.1:{port}" in line
+            assert flag in line
+
+
+def test_a_device_that_is_missing_is_wrong_configuration() -> None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this machine has the device")
+    command = [*SUBPOSE, "serve", "--port", "0", "--device", "cuda"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2, ended.stderr
+    assert "CUDAExecutionProvider" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 @pytest.fixture
