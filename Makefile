@@ -4,11 +4,11 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-export SUBPOSE_LATEST ?= true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: serve test check format bench test-ultralytics clean
 
+serve: export SUBPOSE_LATEST ?= true
 serve: $(VENV)/.light
 	$(BIN)/subpose serve
 

@@ -132,7 +132,7 @@ def test_a_setting_that_nothing_has_ends_the_process_with_its_name() -> None:
 def test_weights_that_cannot_be_loaded_end_the_process_with_a_reason() -> None:
     with process(["-m", "service"], SUBPOSE_MODEL="nothing") as server:
         server.until("cannot start: .*'nothing'")
-        assert server.process.wait(60) == 1
+        assert server.process.wait(60) == 2
         assert "Traceback" not in "".join(server.lines)
 
 
@@ -142,7 +142,7 @@ def test_a_missing_device_ends_the_process_and_never_falls_back() -> None:
         pytest.skip("this machine has the device")
     with process(["-m", "service"], SUBPOSE_DEVICE="cuda") as server:
         server.until("cannot start: .*[Cc][Uu][Dd][Aa]")
-        assert server.process.wait(60) == 1
+        assert server.process.wait(60) == 2
 
 
 SERVE_ONE = """
