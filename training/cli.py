@@ -143,7 +143,8 @@ def evaluate(
     from training.evaluate import evaluate as measure
     from training.evaluate import readings_of
     from training.evaluation import record
-    from training.report import table
+    from training.report import table, write_report
+    from training.sheet import draw_sheet, pick_examples
     from training.truth import read_truth
 
     model = _pose(bundle)
@@ -157,8 +158,14 @@ def evaluate(
         flip=flip,
     )
     figures = [each.figures for each in measured]
-    record(model.bundle.path / "evaluation.json", model, figures)
+    evaluation = record(model.bundle.path / "evaluation.json", model, figures)
     typer.echo(table(figures))
+    sheet = None if finder else draw_sheet(pick_examples(truth, measured[0].people, 12), columns=4)
+    run = Path("runs") / model.name
+    for path in write_report(
+        run / "report", evaluation, model.manifest, log=run / "log.csv", sheet=sheet
+    ):
+        typer.echo(path, err=True)
 
 
 @app.command()

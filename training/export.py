@@ -210,8 +210,18 @@ def _export(
             verbose=False,
         )
     assert program is not None
-    onnx.save(program.model_proto, path)
+    onnx.save(stripped(program.model_proto), path)
     _check_parity(module, path, inputs)
+
+
+def stripped(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Without the exporter's notes on where each node comes from, which hold paths."""
+    graph = model.graph
+    tensors = (*graph.value_info, *graph.input, *graph.output, *graph.initializer)
+    for part in (model, graph, *graph.node, *tensors):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    return model
 
 
 def _check_parity(module: nn.Module, path: Path, inputs: dict[str, Tensor]) -> None:
