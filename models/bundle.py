@@ -199,7 +199,7 @@ class Bundle:
     path: Path
     manifest: PoseManifest | DetectorManifest
     digest: str
-    """`sha256:` and the digest of the manifest, which holds that of every file."""
+    """By `weights_digest`."""
 
     def file(self, name: str) -> Path:
         """Where one of the manifest's files lies."""
@@ -267,7 +267,16 @@ def load_bundle(path: Path) -> Bundle:
                 f"{path.name}: {name} has sha256 {found}, the manifest says {stated}; "
                 "fetch or export the bundle again"
             )
-    return Bundle(path, manifest, f"sha256:{hashlib.sha256(text).hexdigest()}")
+    return Bundle(path, manifest, weights_digest(manifest))
+
+
+def weights_digest(manifest: PoseManifest | DetectorManifest) -> str:
+    """`sha256:` and the digest of every file and of how they are used: all that bears on answers.
+
+    What is merely said of the weights, as their accuracy is, may change without them.
+    """
+    text = manifest.model_dump_json(exclude={"accuracy", "provenance", "licence", "default_head"})
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def find_bundles(folder: Path = BUNDLES) -> dict[str, Path]:

@@ -19,7 +19,7 @@ from models.pose import PoseModel
 from training.config import Experiment, load_experiment
 from training.errors import TrainingError
 from training.evaluate import Reading, evaluate
-from training.evaluation import GROUND_TRUTH, Evaluation, Figures, weights_digest
+from training.evaluation import GROUND_TRUTH, Evaluation, Figures
 from training.report import (
     chart_of_losses,
     chart_of_thresholds,
@@ -173,7 +173,7 @@ def training_seconds(log: dict[str, NDArray[np.float64]]) -> float:
 
 def _check(experiment: Experiment, bundle: Bundle, evaluation: Evaluation) -> None:
     manifest = bundle.pose
-    if evaluation.weights != weights_digest(manifest):
+    if evaluation.weights != bundle.digest:
         raise CardError(f"evaluation.json is not of these weights of {manifest.name}: evaluate it")
     missing = set(manifest.heads.names) - {
         row.head for row in default_rows(evaluation, manifest, _REPORTED)

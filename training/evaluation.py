@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from models.bundle import PoseManifest
 from models.files import write_whole
 from models.pose import PoseModel
 from training.truth import Split
@@ -80,12 +78,6 @@ class Evaluation(_Strict):
     rows: tuple[Figures, ...]
 
 
-def weights_digest(manifest: PoseManifest) -> str:
-    """Of the files and of how they are decoded: all that bears on the figures."""
-    text = manifest.model_dump_json(exclude={"accuracy", "provenance", "licence", "default_head"})
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
-
-
 def record(path: Path, model: PoseModel, figures: Sequence[Figures]) -> Evaluation:
     """Put figures into an evaluation file, whole or not at all.
 
@@ -100,7 +92,7 @@ def record(path: Path, model: PoseModel, figures: Sequence[Figures]) -> Evaluati
     Raises:
         pydantic.ValidationError: what lies there is no evaluation.
     """
-    weights = weights_digest(model.manifest)
+    weights = model.bundle.digest
     rows: dict[tuple[object, ...], Figures] = {}
     if path.exists():
         before = Evaluation.model_validate_json(path.read_bytes())

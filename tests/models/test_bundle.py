@@ -82,15 +82,21 @@ def test_a_whole_bundle_loads(tmp_path: Path) -> None:
         _ = detector.pose
 
 
-def test_the_digest_is_the_manifest_s_own(tmp_path: Path) -> None:
+def test_the_digest_is_of_what_bears_on_answers(tmp_path: Path) -> None:
     folder = _write(tmp_path / "tiny", _pose())
-    text = (folder / "manifest.json").read_bytes()
     first = load_bundle(folder).digest
-    assert first == "sha256:" + hashlib.sha256(text).hexdigest() == load_bundle(folder).digest
+    assert first.startswith("sha256:")
     (folder / "CARD.md").write_text("a card beside the weights changes nothing")
     assert load_bundle(folder).digest == first
-    changed = _pose() | {"accuracy": {"coco/dev AP": 0.6}}
-    assert load_bundle(_write(tmp_path / "tiny", changed)).digest != first
+    measured = _pose() | {"accuracy": {"coco/dev AP": 0.6}}
+    assert load_bundle(_write(tmp_path / "tiny", measured)).digest == first
+    cropped = _pose() | {"crop": {"matrix": "udp", "padding": 1.5}}
+    assert load_bundle(_write(tmp_path / "tiny", cropped)).digest != first
+    (folder / "simcc.onnx").write_bytes(GRAPH + b"other")
+    files = _pose()["files"] | {"simcc.onnx": hashlib.sha256(GRAPH + b"other").hexdigest()}
+    changed = _pose() | {"files": files}
+    (folder / "manifest.json").write_text(json.dumps(changed))
+    assert load_bundle(folder).digest != first
 
 
 @pytest.mark.parametrize(

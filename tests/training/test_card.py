@@ -11,7 +11,7 @@ from models.engines import load_engine
 from models.pose import PoseModel
 from training.card import FREE, CardError, training_seconds, write_card
 from training.evaluate import evaluate, readings_of
-from training.evaluation import Evaluation, record, weights_digest
+from training.evaluation import Evaluation, record
 from training.report import read_log
 from training.truth import read_truth
 
@@ -94,7 +94,7 @@ def test_card_says_what_was_measured(card: Path) -> None:
 
     loaded = load_bundle(card)
     assert loaded.pose.accuracy
-    assert evaluation.weights == weights_digest(loaded.pose)
+    assert evaluation.weights == loaded.digest
     best = max(loaded.pose.accuracy.values())
     assert any(round(row.main, 4) == best for row in evaluation.rows)
     assert {f"coco_val_{head}_ap" for head in loaded.pose.heads.names} <= set(loaded.pose.accuracy)
