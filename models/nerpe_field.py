@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,12 +19,21 @@ QUIET = 0.01
 
 
 class NerpeField:
-    """NerPE's field of a batch; with flip the mean of the crop's and its mirror image's."""
+    """NerPE's field of a batch; with flip the mean of the crop's and its mirror image's.
+
+    `check` is called before every part that is evaluated, and ends the work by raising.
+    """
 
     def __init__(
-        self, engine: Engine, cells: Floats, mirrored: Floats | None, mirror: tuple[int, ...]
+        self,
+        engine: Engine,
+        cells: Floats,
+        mirrored: Floats | None,
+        mirror: tuple[int, ...],
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self.engine, self.cells, self.mirrored, self.mirror = engine, cells, mirrored, mirror
+        self.check = check
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -31,7 +42,7 @@ class NerpeField:
         """The field of one crop."""
         one = slice(number, number + 1)
         mirrored = None if self.mirrored is None else self.mirrored[one]
-        return NerpeField(self.engine, self.cells[one], mirrored, self.mirror)
+        return NerpeField(self.engine, self.cells[one], mirrored, self.mirror, self.check)
 
     def __call__(self, points: NDArray[np.floating]) -> Floats:
         """(B, Q, 2) normalised to (B, Q, K), a bounded number of positions at a time."""
@@ -41,6 +52,7 @@ class NerpeField:
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def _part(self, points: Floats) -> Floats:
+        self.check()
         values = self.engine.field(self.cells, points)
         if self.mirrored is None:
             return values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -132,6 +132,8 @@ class PoseModel:
         head: str,
         decode: str | None = None,
         resolution: int | None = None,
+        *,
+        check: Callable[[], None] = lambda: None,
     ) -> Decoded:
         """Joints of a batch.
 
@@ -140,6 +142,7 @@ class PoseModel:
             head: one of `heads`.
             decode: one of `decodes[head]`; None for the manifest's choice.
             resolution: of NerPE's lattice along the crop's longer side; None for the manifest's.
+            check: called now and then in long work, which it ends by raising.
 
         Raises:
             ValueError: as `checked` says.
@@ -154,7 +157,7 @@ class PoseModel:
             return self._heatmap.decode(self._heatmaps(features), decode)  # type: ignore[arg-type]
         spec = self.manifest.heads.nerpe
         assert spec is not None
-        field = self._field(features)
+        field = self._field(features, check)
         like = np.empty((len(features), 0), np.float32)
         return self._nerpe.decode(field, like, decode, resolution or spec.resolution)  # type: ignore[arg-type]
 
@@ -185,6 +188,7 @@ class PoseModel:
         *,
         keypoints: Sequence[int] | None = None,
         exact: bool = False,
+        check: Callable[[], None] = lambda: None,
     ) -> Floats:
         """A head's heatmaps on any lattice.
 
@@ -195,6 +199,7 @@ class PoseModel:
             rows: (h,) likewise.
             keypoints: indices of the joints wanted; None for all.
             exact: evaluate NerPE at every sample, rather than refine where it matters.
+            check: called now and then in long work, which it ends by raising.
 
         Returns:
             (B, joints, h, w) float32 in [0, 1]; 0 outside the crop.
@@ -216,7 +221,7 @@ class PoseModel:
                 values = self._heatmap.field(self._heatmaps(features)[:, chosen], xs, ys)
             else:
                 values = sample_lattice(
-                    self._field(features), self.size, xs, ys, chosen, exact=exact
+                    self._field(features, check), self.size, xs, ys, chosen, exact=exact
                 )
             result[:, :, inside_y[:, None] & inside_x] = values.reshape(
                 *values.shape[:2], len(ys) * len(xs)
@@ -239,12 +244,12 @@ class PoseModel:
         merged = (maps + self._heatmap.unmirror(mirrored, self.keypoints.mirror)) / 2
         return np.asarray(merged, np.float32)
 
-    def _field(self, features: Features) -> NerpeField:
+    def _field(self, features: Features, check: Callable[[], None]) -> NerpeField:
         (cells,) = self.engine.head("nerpe", _single(features.plain))
         mirrored = None
         if features.mirrored is not None:
             (mirrored,) = self.engine.head("nerpe", _single(features.mirrored))
-        return NerpeField(self.engine, cells, mirrored, self.keypoints.mirror)
+        return NerpeField(self.engine, cells, mirrored, self.keypoints.mirror, check)
 
 
 def _single(features: NDArray[np.floating]) -> Floats:

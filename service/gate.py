@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
 from service.problems import ClientLimit, Draining, Overloaded, Starting
+
+_SMOOTHING = 0.1
+"""Weight of the newest request in the mean of how long one is in work."""
 
 _CLIENTS = 10_000
 """Token buckets remembered at once; the least recently seen client starts anew."""
@@ -19,10 +23,13 @@ class Gate:
 
     Args:
         capacity: requests in work at once.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._capacity = capacity
+        self._clock = clock
+        self._seconds_in_work = 0.0
         self._inside = 0
         self._empty = asyncio.Event()
         self._empty.set()
@@ -63,14 +70,19 @@ class Gate:
             self.check_ready()
         if self._inside >= self._capacity:
             raise Overloaded(
-                f"{self._inside} requests are in work and no more may; try again later"
+                f"{self._inside} requests are in work and no more may; try again later",
+                # By then those who are inside now have left.
+                retry_after=self._seconds_in_work,
             )
+        began = self._clock()
         self._inside += 1
         self._empty.clear()
         try:
             yield
         finally:
             self._inside -= 1
+            seconds, known = self._clock() - began, self._seconds_in_work
+            self._seconds_in_work = known + _SMOOTHING * (seconds - known) if known else seconds
             if not self._inside:
                 self._empty.set()
 

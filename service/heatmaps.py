@@ -22,6 +22,10 @@ _BYTES_A_VALUE: dict[Format, int] = {"png": 1, "npy": 4, "json": 8}
 """At the most: a value of json has four decimals, a bracket and a comma now and then."""
 
 
+_HELD_A_VALUE: dict[Format, int] = {"png": 12, "npy": 8, "json": 52}
+"""While an answer is made: its float32 and what it becomes, of which json's numbers are large."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Lattice:
     """The samples of a heatmap: a separable lattice.
@@ -35,6 +39,10 @@ class Lattice:
     columns: NDArray[np.float64]
     rows: NDArray[np.float64]
     affine: tuple[float, float, float, float, float, float]
+
+    def held_bytes(self, channels: int, kind: Format) -> int:
+        """Memory that an answer takes while it is made."""
+        return len(self.columns) * len(self.rows) * channels * _HELD_A_VALUE[kind]
 
     @classmethod
     def over(cls, frame: Frame, resolution: int, geometry: CropGeometry, image: Size) -> Lattice:

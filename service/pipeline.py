@@ -11,17 +11,20 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.draw import draw_people
 from models.geometry import Box, CropGeometry, Size
 from models.pose import Features, PoseModel
 from models.predictor import Person, poses_of, suppress
 from service.budget import ByteBudget
 from service.catalog import ServedDetector
+from service.heatmaps import png
 from service.images import PostedImage
 from service.problems import DeadlineExceeded, EngineFailed, Problem
 from service.scheduler import Outcome, Scheduler
@@ -47,7 +50,7 @@ class Task:
         max_people: of the detector's boxes.
         min_box_score: instead of the detector's own.
         flip: average with the mirrored crop.
-        keep_pixels: the photo is wanted back.
+        picture: the photo is wanted back, with skeletons.
         deadline: monotonic seconds.
         check_size: told the photo's (width, height), from its header; may refuse it.
     """
@@ -59,9 +62,17 @@ class Task:
     max_people: int
     min_box_score: float | None
     flip: bool
-    keep_pixels: bool
+    picture: bool
     deadline: float
     check_size: Callable[[Size], None]
+
+
+class Cut(NamedTuple):
+    """A person's crop."""
+
+    box: Box
+    geometry: CropGeometry
+    crop: Image
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,13 +100,13 @@ class SeenPhoto:
         width: px.
         height: px.
         people: in the order of the caller's boxes, else best first.
-        pixels: (H, W, 3), where the task wanted them.
+        picture: a png with skeletons, where the task wanted it.
     """
 
     width: int
     height: int
     people: tuple[SeenPerson, ...]
-    pixels: Image | None
+    picture: bytes | None
 
 
 class Pipeline:
@@ -128,6 +139,10 @@ class Pipeline:
         """Run CPU work of an answer (drawing, encoding) where decoding runs."""
         return await _run(self._images, lambda: work(*args, **kwargs))
 
+    def room(self, size: int) -> AbstractAsyncContextManager[None]:
+        """Hold bytes of the budget that decoded photos have, for an answer that is as large."""
+        return self._decoded.hold(size)
+
     async def see(self, data: bytes, task: Task, timings: Timings) -> SeenPhoto:
         """Everything about one photo.
 
@@ -143,25 +158,19 @@ class Pipeline:
         with timings.stage("decode_image"):
             posted = await self.background(PostedImage, data, self._most_pixels)
         task.check_size(posted.size)
+        if task.picture:
+            async with self._decoded.hold(posted.nbytes):
+                pixels, cuts = await self._cut(posted, task, timings)
+                people = await self._people(cuts, task, timings)
+                picture = await self.background(_draw, pixels, people, task.model)
+                height, width = pixels.shape[:2]
+                return SeenPhoto(width, height, people, picture)
         async with self._decoded.hold(posted.nbytes):
-            with timings.stage("decode_image"):
-                pixels = await self.background(posted.pixels)
-            boxes = task.boxes
-            if boxes is None:
-                with timings.stage("detect"):
-                    boxes = await self._detect(pixels, task)
-            cuts = await self.background(lambda: [task.model.cut(pixels, box) for box in boxes])
-        outcomes = await self._crops([crop for _, crop in cuts], task, timings)
-        people = [
-            _person(box, geometry, outcome)
-            for box, (geometry, _), outcome in zip(boxes, cuts, outcomes, strict=True)
-        ]
-        if people and all(isinstance(person.result, Problem) for person in people):
-            raise EngineFailed(f"none of {len(people)} people could be worked on; try again")
-        if task.boxes is None:
-            people = _once_each(people, task.model)
-        height, width = pixels.shape[:2]
-        return SeenPhoto(width, height, tuple(people), pixels if task.keep_pixels else None)
+            pixels, cuts = await self._cut(posted, task, timings)
+            height, width = pixels.shape[:2]
+            # What is decoded goes with the room that it was given: people may wait for long.
+            del pixels, posted
+        return SeenPhoto(width, height, await self._people(cuts, task, timings), None)
 
     async def field(
         self, model: PoseModel, query: FieldQuery, deadline: float, timings: Timings
@@ -171,7 +180,7 @@ class Pipeline:
         Large ones go to the device band by band, so that others come in between, and nothing is
         left to do once nobody waits any more.
         """
-        lane = self._lanes[model.name].fields
+        lane = self._lanes[model.name].of_field(query)
         bands = []
         for band in query.bands():
             began = time.monotonic()
@@ -182,6 +191,34 @@ class Pipeline:
             timings.add("head", time.monotonic() - began - outcome.waited_s)
             bands.append(outcome.value)
         return bands[0] if len(bands) == 1 else np.concatenate(bands, axis=1)
+
+    async def _cut(
+        self, posted: PostedImage, task: Task, timings: Timings
+    ) -> tuple[Image, list[Cut]]:
+        """The photo's pixels, and people's crops."""
+        with timings.stage("decode_image"):
+            pixels = await self.background(posted.pixels)
+        boxes = task.boxes
+        if boxes is None:
+            with timings.stage("detect"):
+                boxes = await self._detect(pixels, task)
+        return pixels, await self.background(
+            lambda: [Cut(box, *task.model.cut(pixels, box)) for box in boxes]
+        )
+
+    async def _people(
+        self, cuts: Sequence[Cut], task: Task, timings: Timings
+    ) -> tuple[SeenPerson, ...]:
+        """Crops to people.
+
+        Raises:
+            EngineFailed: every one failed.
+        """
+        outcomes = await self._crops([cut.crop for cut in cuts], task, timings)
+        people = [_person(cut, outcome) for cut, outcome in zip(cuts, outcomes, strict=True)]
+        if people and all(isinstance(person.result, Problem) for person in people):
+            raise EngineFailed(f"none of {len(people)} people could be worked on; try again")
+        return tuple(people if task.boxes is not None else _once_each(people, task.model))
 
     async def _detect(self, pixels: Image, task: Task) -> tuple[Box, ...]:
         detector = task.detector.detector
@@ -194,11 +231,10 @@ class Pipeline:
     async def _crops(
         self, crops: Sequence[Image], task: Task, timings: Timings
     ) -> list[Outcome[CropResult] | Problem]:
-        lanes = self._lanes[task.model.name]
-        lane = lanes.flipped if task.flip else lanes.plain
-        items = [Crop(pixels, task.heads) for pixels in crops]
+        items = [Crop(pixels, task.heads, task.flip) for pixels in crops]
         if not items:
             return []
+        lane = self._lanes[task.model.name].of_crop(items[0])
         outcomes = await _gather(self._scheduler.submit(lane, items, task.deadline))
         done = [outcome for outcome in outcomes if isinstance(outcome, Outcome)]
         timings.add("queue", min((outcome.waited_s for outcome in done), default=0.0))
@@ -225,7 +261,13 @@ async def _gather(futures: Sequence[Future[Outcome[R]]]) -> list[Outcome[R] | Pr
     return outcomes
 
 
-def _person(box: Box, geometry: CropGeometry, outcome: Outcome[CropResult] | Problem) -> SeenPerson:
+def _draw(pixels: Image, people: Sequence[SeenPerson], model: PoseModel) -> bytes:
+    posed = [person.result for person in people if isinstance(person.result, Person)]
+    return png(draw_people(pixels, posed, model.keypoints))
+
+
+def _person(cut: Cut, outcome: Outcome[CropResult] | Problem) -> SeenPerson:
+    box, geometry, _ = cut
     if isinstance(outcome, Problem):
         return SeenPerson(box, geometry, outcome, None)
     poses = {

@@ -2,7 +2,8 @@
 
 One thread owns the device. It is eager: whatever waits when the device is free goes at once, in
 the order it came, as many of one lane as the largest bucket takes. An item that makes its batch
-fail is found by halving, and fails alone. Nothing here knows what an item is.
+fail is found by halving, and fails alone. Long work asks now and then whether anybody still waits
+for it. Nothing here knows what an item is.
 """
 
 from __future__ import annotations
@@ -36,23 +37,29 @@ class Lane(Generic[T, R]):
         run: a batch of items to their results, in order. A result that is an exception fails its
             item alone; raising fails the batch, which is then halved.
         buckets: batch sizes, ascending from 1; a batch is the largest that enough items wait for.
-        seconds_per_item: measured.
+        weigh: how much work an item is, in a unit of the lane's own.
+        seconds_per_weight: measured.
     """
 
     name: str
     run: Callable[[Sequence[T]], Sequence[R | Exception]]
     buckets: tuple[int, ...] = (1,)
-    seconds_per_item: float = 0.0
+    weigh: Callable[[T], float] = lambda item: 1.0
+    seconds_per_weight: float = 0.0
 
     def bucket(self, waiting: int) -> int:
         """How many of `waiting` items go now."""
         return max(size for size in self.buckets if size <= waiting)
 
-    def learn(self, seconds: float, items: int) -> None:
+    def cost(self, items: Sequence[T]) -> float:
+        """Seconds that items are going to take."""
+        return self.seconds_per_weight * sum(map(self.weigh, items))
+
+    def learn(self, seconds: float, items: Sequence[T]) -> None:
         """Take a batch into the mean cost."""
-        cost = seconds / items
-        known = self.seconds_per_item
-        self.seconds_per_item = known + _SMOOTHING * (cost - known) if known else cost
+        cost = seconds / sum(map(self.weigh, items))
+        known = self.seconds_per_weight
+        self.seconds_per_weight = known + _SMOOTHING * (cost - known) if known else cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +79,22 @@ class _Item:
     submitted: float
     future: Future[Outcome[Any]] = field(default_factory=Future)
 
-    def fail(self, error: Exception) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
+    @property
+    def cost(self) -> float:
+        return self.lane.cost([self.payload])
+
+    def wanted(self, now: float) -> bool:
+        """Whether somebody waits for it, in time."""
+        return not self.future.done() and now < self.deadline
+
+    def settle(self, answer: Outcome[Any] | Exception) -> None:
+        """Answer, unless that has been done or nobody waits any more."""
+        if self.future.done() or not self.future.set_running_or_notify_cancel():
+            return
+        if isinstance(answer, Exception):
+            self.future.set_exception(answer)
+        else:
+            self.future.set_result(answer)
 
 
 class Scheduler:
@@ -98,6 +118,7 @@ class Scheduler:
         self._clock = clock
         self._queue: deque[_Item] = deque()
         self._running: Sequence[_Item] = ()
+        self._began = 0.0
         self._wake = threading.Condition()
         self._closing = False
         self._beat = clock()
@@ -134,8 +155,20 @@ class Scheduler:
             return self._predicted_wait()
 
     def _predicted_wait(self) -> float:
-        ahead = (*self._running, *self._queue)
-        return sum(item.lane.seconds_per_item for item in ahead if not item.future.cancelled())
+        now = self._clock()
+        running = sum(item.cost for item in self._running if item.wanted(now))
+        queued = sum(item.cost for item in self._queue if item.wanted(now))
+        return max(0.0, running - (now - self._began)) + queued
+
+    def check(self) -> None:
+        """For long work on the device, between its parts: is it still wanted?
+
+        Raises:
+            DeadlineExceeded: nobody waits any more for any item of the batch.
+        """
+        now = self._clock()
+        if not any(item.wanted(now) for item in self._running):
+            raise DeadlineExceeded("its deadline passed on the device; the work was dropped")
 
     def admit(self, deadline: float, items: int = 1) -> None:
         """Refuse at once what could not be run in time.
@@ -152,7 +185,7 @@ class Scheduler:
         with self._wake:
             self._admit(deadline, items)
 
-    def _admit(self, deadline: float, items: int) -> None:
+    def _admit(self, deadline: float, items: int, cost: float = 0.0) -> None:
         if self._closing:
             raise Draining("the server is shutting down; ask another replica")
         left = deadline - self._clock()
@@ -166,11 +199,12 @@ class Scheduler:
                 "try again later",
                 retry_after=wait,
             )
-        if wait > left:
+        # On an idle device everything is tried: else a wrong estimate would never be righted.
+        if wait and wait + cost > left:
             raise Overloaded(
-                f"the queue takes about {wait * 1000:.0f} ms and the deadline is in "
-                f"{left * 1000:.0f} ms; try again later or allow more",
-                retry_after=wait - left,
+                f"the queue takes about {wait * 1000:.0f} ms, this request {cost * 1000:.0f} ms, "
+                f"and the deadline is in {left * 1000:.0f} ms; try again later or allow more",
+                retry_after=min(wait, wait + cost - left),
             )
 
     def submit(
@@ -178,7 +212,8 @@ class Scheduler:
     ) -> list[Future[Outcome[R]]]:
         """Queue the items of one request, all or none.
 
-        A future that its caller cancels takes its item out of the queue.
+        A future that its caller cancels takes its item out of the queue; what already runs for
+        cancelled ones alone ends at its next `check`.
 
         Args:
             lane: where they belong.
@@ -189,7 +224,7 @@ class Scheduler:
             Problem: as `admit`.
         """
         with self._wake:
-            self._admit(deadline, len(payloads))
+            self._admit(deadline, len(payloads), lane.cost(payloads))
             now = self._clock()
             items = [_Item(lane, payload, deadline, now) for payload in payloads]
             self._queue.extend(items)
@@ -205,12 +240,14 @@ class Scheduler:
                 if not self._queue and self._closing:
                     return
                 batch = self._running = self._form()
+                self._began = self._beat
             try:
                 self._run(batch)
             except Exception as error:
                 logger.exception("the device thread failed on a batch of %d", len(batch))
                 for item in batch:
-                    item.fail(EngineFailed(f"the batch could not be run ({type(error).__name__})"))
+                    failure = EngineFailed(f"the batch could not be run ({type(error).__name__})")
+                    item.settle(failure)
             finally:
                 self._running = ()
                 self._beat = self._clock()
@@ -222,8 +259,7 @@ class Scheduler:
             if item.future.cancelled():
                 continue
             if item.deadline <= self._clock():
-                if item.future.set_running_or_notify_cancel():
-                    item.fail(DeadlineExceeded("its deadline passed in the queue"))
+                item.settle(DeadlineExceeded("its deadline passed in the queue"))
                 continue
             alive.append(item)
         self._queue = alive
@@ -234,33 +270,39 @@ class Scheduler:
         chosen = ready[: lane.bucket(len(ready))]
         taken = set(map(id, chosen))
         self._queue = deque(item for item in alive if id(item) not in taken)
-        # From here on a cancelled future is merely ignored: its item is already on its way.
-        return [item for item in chosen if item.future.set_running_or_notify_cancel()]
+        return chosen
 
     def _run(self, batch: Sequence[_Item]) -> None:
         if not batch:
             return
         lane, began = batch[0].lane, self._clock()
+        payloads = [item.payload for item in batch]
         try:
-            results = lane.run([item.payload for item in batch])
+            results = lane.run(payloads)
             if len(results) != len(batch):
                 raise RuntimeError(f"{lane.name}: {len(results)} results for {len(batch)} items")
+        except DeadlineExceeded as error:
+            # It would have taken longer still: that much is known.
+            if (spent := self._clock() - began) > lane.cost(payloads):
+                lane.learn(spent, payloads)
+            for item in batch:
+                item.settle(error)
+            return
         except Exception as error:
             if len(batch) == 1:
                 logger.warning("%s: an item failed", lane.name, exc_info=error)
-                batch[0].fail(_as_problem(error))
+                batch[0].settle(_as_problem(error))
                 return
             middle = len(batch) // 2
             self._run(batch[:middle])
             self._run(batch[middle:])
             return
         seconds = self._clock() - began
-        lane.learn(seconds, len(batch))
+        lane.learn(seconds, payloads)
         for item, result in zip(batch, results, strict=True):
-            if isinstance(result, Exception):
-                item.fail(_as_problem(result))
-            else:
-                item.future.set_result(Outcome(result, began - item.submitted))
+            failed = isinstance(result, Exception)
+            waited = began - item.submitted
+            item.settle(_as_problem(result) if failed else Outcome(result, waited))
         self._on_batch(lane.name, len(batch), seconds)
 
 

@@ -46,7 +46,7 @@ class State:
 
     def __post_init__(self) -> None:
         settings, metrics = self.settings, self.metrics
-        self.gate = Gate(settings.requests)
+        self.gate = Gate(settings.requests, time.monotonic)
         self.clients = ClientBuckets(settings.client_limit, time.monotonic)
         self.store = FeatureStore(settings.keep_bytes, settings.keep_seconds)
         self.scheduler = Scheduler(settings.queue_crops, on_batch=metrics.batch)
@@ -78,7 +78,8 @@ class State:
         catalog = await asyncio.to_thread(self.load, self.settings)
         lanes = {}
         for name, model in catalog.models.items():
-            lanes[name] = ModelLanes.of(model, self.metrics.crops.labels(name).inc)
+            count = self.metrics.crops.labels(name).inc
+            lanes[name] = ModelLanes.of(model, count, self.scheduler.check)
             await asyncio.to_thread(warm_up, model, lanes[name])
             self.metrics.engine.labels(name, model.engine.name, model.engine.device).set(1)
         self.scheduler.start()

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.codecs.decoded import Decoded
+from models.nerpe_field import QUERIES
 from models.pose import Features, PoseModel
 from service.problems import EngineFailed
 from service.scheduler import Lane
@@ -19,6 +20,9 @@ LARGEST_ON_CPU = 8
 
 SAMPLES_A_BAND = 1 << 18
 """Of a heatmap, evaluated without a break."""
+
+Check = Callable[[], None]
+"""Called between parts of long work; raises once nobody waits for it any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,11 @@ class HeadChoice:
     resolution: int | None
     """Of NerPE's lattice, as it will be used."""
 
+    @property
+    def parts(self) -> float:
+        """Into how many parts its positions are evaluated, where it is a whole lattice of them."""
+        return (self.resolution or 0) ** 2 / QUERIES if self.decode == "standard" else 0.0
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Crop:
@@ -38,6 +47,13 @@ class Crop:
     pixels: NDArray[np.uint8]
     """(H, W, 3) RGB"""
     heads: tuple[HeadChoice, ...]
+    flip: bool = False
+    """The same for all of a lane."""
+
+    @property
+    def parts(self) -> float:
+        """Of its lattices; how long they take outweighs all else."""
+        return sum(choice.parts for choice in self.heads) * (1 + self.flip)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,6 +95,11 @@ class FieldQuery:
     merged: bool
     exact: bool
 
+    @property
+    def parts(self) -> float:
+        """Into how many parts its samples would be evaluated, and one for the head itself."""
+        return 1 + len(self.columns) * len(self.rows) / QUERIES
+
     def bands(self) -> Iterator[FieldQuery]:
         """The same in bands of rows, none of which takes the device for long."""
         height = max(1, SAMPLES_A_BAND // len(self.columns))
@@ -88,19 +109,26 @@ class FieldQuery:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelLanes:
-    """The scheduler's lanes of one pose model."""
+    """The scheduler's lanes of one pose model.
+
+    What evaluates NerPE's field on a whole lattice goes by itself and is weighed by its size:
+    nobody's crop waits in a batch with it, and what it costs says nothing of the others.
+    """
 
     plain: Lane[Crop, CropResult]
     flipped: Lane[Crop, CropResult]
+    lattices: Lane[Crop, CropResult]
     fields: Lane[FieldQuery, NDArray[np.float32]]
+    exact: Lane[FieldQuery, NDArray[np.float32]]
 
     @classmethod
-    def of(cls, model: PoseModel, count_crops: Callable[[int], None]) -> ModelLanes:
+    def of(cls, model: PoseModel, count_crops: Callable[[int], None], check: Check) -> ModelLanes:
         """The lanes of a model.
 
         Args:
             model: loaded.
             count_crops: told how many crops went through the encoder.
+            check: the scheduler's.
         """
         largest = model.manifest.input.largest_batch
         if model.engine.device == "cpu":
@@ -108,46 +136,64 @@ class ModelLanes:
         # Powers of two: few shapes, all of which the warm-up has run.
         buckets = tuple(1 << power for power in range(largest.bit_length()))
 
-        def run(flip: bool) -> Callable[[Sequence[Crop]], Sequence[CropResult | Exception]]:
-            def crops(items: Sequence[Crop]) -> Sequence[CropResult | Exception]:
-                count_crops(len(items) * (1 + flip))
-                return _run_crops(model, flip, items)
+        def crops(items: Sequence[Crop]) -> Sequence[CropResult | Exception]:
+            count_crops(len(items) * (1 + items[0].flip))
+            return _run_crops(model, items, check)
 
-            return crops
+        def fields(items: Sequence[FieldQuery]) -> Sequence[NDArray[np.float32] | Exception]:
+            return [_run_field(model, item, check) for item in items]
 
         return cls(
-            Lane(f"{model.name}/crops", run(False), buckets),
-            Lane(f"{model.name}/flipped", run(True), buckets),
-            Lane(f"{model.name}/fields", lambda items: [_run_field(model, item) for item in items]),
+            Lane(f"{model.name}/crops", crops, buckets),
+            Lane(f"{model.name}/flipped", crops, buckets),
+            Lane(f"{model.name}/lattices", crops, weigh=lambda crop: crop.parts),
+            Lane(f"{model.name}/fields", fields, weigh=lambda query: query.parts),
+            Lane(f"{model.name}/exact", fields, weigh=lambda query: query.parts),
         )
+
+    def of_crop(self, crop: Crop) -> Lane[Crop, CropResult]:
+        """Where a crop belongs."""
+        if crop.parts > 1:
+            return self.lattices
+        return self.flipped if crop.flip else self.plain
+
+    def of_field(self, query: FieldQuery) -> Lane[FieldQuery, NDArray[np.float32]]:
+        """Where a heatmap belongs."""
+        return self.exact if query.exact and query.head == "nerpe" else self.fields
 
 
 def warm_up(model: PoseModel, lanes: ModelLanes) -> None:
     """Run every head once; on a GPU at every batch size, for a new shape costs seconds there.
 
-    The largest comes first: the arena that it makes holds all others.
+    The largest comes first: the arena that it makes holds all others. What a lattice costs is
+    measured, so that the first one is already known to be long.
     """
     heads = tuple(HeadChoice(head, model.decodes[head][0], None) for head in model.heads)
     manifest = model.manifest.input
     blank = Crop(np.zeros((manifest.height, manifest.width, 3), np.uint8), heads)
     buckets = (1,) if model.engine.device == "cpu" else lanes.plain.buckets
     for bucket in reversed(buckets):
-        _run_crops(model, False, [blank] * bucket)
+        _run_crops(model, [blank] * bucket)
+    if "nerpe" in model.heads:
+        lattice = replace(blank, heads=(HeadChoice("nerpe", "standard", 128),))
+        began = time.monotonic()
+        _run_crops(model, [lattice])
+        lanes.lattices.learn(time.monotonic() - began, [lattice])
 
 
 def _run_crops(
-    model: PoseModel, flip: bool, items: Sequence[Crop]
+    model: PoseModel, items: Sequence[Crop], check: Check = lambda: None
 ) -> Sequence[CropResult | Exception]:
     """One encoder pass for the batch, then each head once for the items that asked for it."""
     began = time.monotonic()
-    features = model.encode(np.stack([item.pixels for item in items]), flip=flip)
+    features = model.encode(np.stack([item.pixels for item in items]), flip=items[0].flip)
     encoded = time.monotonic()
     rows = [features[index : index + 1] for index in range(len(items))]
     decoded: list[dict[str, Decoded]] = [{} for _ in items]
     for choice in dict.fromkeys(choice for item in items for choice in item.heads):
         asked = [index for index, item in enumerate(items) if choice in item.heads]
         batch = features if len(asked) == len(items) else Features.stack([rows[i] for i in asked])
-        answer = model.decode(batch, choice.head, choice.decode, choice.resolution)
+        answer = model.decode(batch, choice.head, choice.decode, choice.resolution, check=check)
         for row, index in enumerate(asked):
             decoded[index][choice.head] = Decoded(
                 answer.points[row : row + 1], answer.scores[row : row + 1], answer.resolution
@@ -161,7 +207,7 @@ def _run_crops(
     ]
 
 
-def _run_field(model: PoseModel, item: FieldQuery) -> NDArray[np.float32] | Exception:
+def _run_field(model: PoseModel, item: FieldQuery, check: Check) -> NDArray[np.float32] | Exception:
     (values,) = model.field(
         item.features,
         item.head,
@@ -169,6 +215,7 @@ def _run_field(model: PoseModel, item: FieldQuery) -> NDArray[np.float32] | Exce
         item.rows,
         keypoints=item.keypoints,
         exact=item.exact,
+        check=check,
     )
     if not np.isfinite(values).all():
         return EngineFailed("the engine gave numbers that are not finite for this heatmap")

@@ -45,7 +45,9 @@ from service.timings import Timings
 
 router = APIRouter(tags=["heatmap"], dependencies=[Depends(no_repeats)])
 
-_FORWARDING = ("forwarded", "via", "x-real-ip")
+_FORWARDING = (
+    "forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip",
+)  # fmt: skip
 
 _ANSWER = {
     "description": "A person's heatmaps.",
@@ -176,8 +178,9 @@ async def _answer(
     timings: Timings,
 ) -> Response:
     query = wish.query(features, lattice)
-    values = await pipeline.field(wish.model, query, deadline, timings)
-    content = await pipeline.background(wish.render, values, lattice)
+    async with pipeline.room(lattice.held_bytes(len(wish.channels), wish.kind)):
+        values = await pipeline.field(wish.model, query, deadline, timings)
+        content = await pipeline.background(wish.render, values, lattice)
     affine = ",".join(f"{number:.10g}" for number in lattice.affine)
     return Response(content, media_type=MEDIA_TYPES[wish.kind], headers={"Subpose-Affine": affine})
 

@@ -9,21 +9,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
-from models.draw import draw_people
 from models.formats import coco, openpose
 from models.predictor import Person
 from service.api.answers import kept_photo, photo_body
 from service.api.body import REQUEST_BODY, posted_images
-from service.api.dependencies import AppState, Authorised, no_query, no_repeats
+from service.api.dependencies import AppState, Authorised, authorised, no_query, no_repeats
 from service.api.errors import problem_body, problem_responses
 from service.api.negotiation import MEDIA_TYPES, accept_of, negotiate
 from service.api.parameters import PoseFormat, PoseQuery
 from service.api.patience import deadline_of, until, while_connected
 from service.api.schemas import PoseBody, PoseResults, ProblemBody
 from service.api.tasks import pose_task
-from service.heatmaps import png
 from service.pipeline import SeenPhoto, Task
 from service.problems import (
     AnswerTooLarge,
@@ -105,16 +103,18 @@ async def post_pose(
 @router.delete(
     "/pose/{id}",
     status_code=204,
-    dependencies=[Depends(no_query)],
+    response_class=Response,
+    dependencies=[Depends(authorised), Depends(no_query)],
     responses=problem_responses(Unauthorized, UnknownHost, InvalidParameter, ClientLimit),
 )
 async def delete_pose(
-    id: Annotated[str, Path(max_length=64)],  # noqa: A002
+    id: str,  # noqa: A002
     caller: Authorised,
     state: AppState,
-) -> None:
+) -> Response:
     """Forget what was kept of a photo, now."""
     state.store.forget(id, caller.owner)
+    return Response(status_code=204)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class _Call:
             body = await self._one(data, self.timings)
             return Response(body.model_dump_json(exclude_unset=True), media_type=_JSON)
         photo = await self._see(data, self.timings)
-        content = await self.loaded.pipeline.background(self._render, photo)
+        content = photo.picture or await self.loaded.pipeline.background(self._render, photo)
         return Response(content, media_type=MEDIA_TYPES[self.kind])
 
     async def _each(self, images: Sequence[bytes]) -> list[PoseBody | ProblemBody]:
@@ -178,10 +178,6 @@ class _Call:
 
     def _render(self, photo: SeenPhoto) -> bytes:
         people = [person.result for person in photo.people if isinstance(person.result, Person)]
-        keypoints = self.task.model.keypoints
         if self.kind == "coco":
             return json.dumps(coco(people, image_id=self.query.image_id)).encode()
-        if self.kind == "openpose":
-            return json.dumps(openpose(people, keypoints)).encode()
-        assert photo.pixels is not None
-        return png(draw_people(photo.pixels, people, keypoints))
+        return json.dumps(openpose(people, self.task.model.keypoints)).encode()

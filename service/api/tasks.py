@@ -60,7 +60,7 @@ def pose_task(
         max_people=query.max_people,
         min_box_score=query.min_box_score,
         flip=query.flip,
-        keep_pixels=kind == "png",
+        picture=kind == "png",
         deadline=deadline,
         check_size=partial(_check_drawable, most=answer_bytes) if kind == "png" else _any_size,
     )
@@ -95,7 +95,7 @@ def heatmap_task(
         max_people=20,
         min_box_score=query.min_box_score,
         flip=query.flip,
-        keep_pixels=False,
+        picture=False,
         deadline=deadline,
         check_size=check_size,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -45,11 +45,11 @@ def running(house: FakeHouse | None, *, wait: bool = True, **settings: object) -
     server = Server(app, chosen)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    _until(lambda: server.started)
+    until(lambda: server.started)
     port = port_of(server)
     there = Running(f"http://127.0.0.1:{port}", port, server, app.state.subpose)
     if wait:
-        _until(lambda: there.state.gate.state == "ready" or server.status)
+        until(lambda: there.state.gate.state == "ready" or server.status)
         assert not server.status, "the server could not start"
     try:
         yield there
@@ -61,11 +61,11 @@ def running(house: FakeHouse | None, *, wait: bool = True, **settings: object) -
         assert not thread.is_alive(), "the server did not end"
 
 
-def _until(condition: object, seconds: float = 60) -> None:
-    assert callable(condition)
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Ask again and again until it is so; nothing else tells a test what a server is about."""
     limit = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < limit, "the server did not start"
+        assert time.monotonic() < limit, "it did not come to be"
         time.sleep(0.005)
 
 

@@ -15,7 +15,7 @@ import pytest
 from models.geometry import Box, CropGeometry
 from tests.fakes import HEIGHT, POISON, WIDTH, FakeHouse, joints_of
 from tests.http import raw
-from tests.http.serving import Running, photo, running
+from tests.http.serving import Running, photo, running, until
 
 
 def test_every_client_gets_its_own_answer(shared_server: Running, house: FakeHouse) -> None:
@@ -205,11 +205,3 @@ def resident() -> int:
     """Bytes of memory that this process, server included, has."""
     fields = Path("/proc/self/statm").read_text().split()
     return int(fields[1]) * 4096
-
-
-def until(condition: object) -> None:
-    assert callable(condition)
-    limit = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < limit
-        time.sleep(0.005)

@@ -175,12 +175,12 @@ def test_a_lone_request_larger_than_the_queue_is_served(
 def test_a_wait_longer_than_the_deadline_refuses_at_once(device: Device) -> None:
     now = 100.0
     scheduler = Scheduler(100, clock=lambda: now)
-    lane = Lane("squares", device.run, seconds_per_item=0.5)
+    lane = Lane("squares", device.run, seconds_per_weight=0.5)
     scheduler.submit(lane, range(10), deadline=now + 60)
     assert scheduler.predicted_wait() == 5.0
     with pytest.raises(Overloaded) as refused:
         scheduler.submit(lane, [1], deadline=now + 2)
-    assert refused.value.headers["Retry-After"] == "3"
+    assert refused.value.headers["Retry-After"] == "4"
     scheduler.submit(lane, [1], deadline=now + 6)
 
 
@@ -219,10 +219,86 @@ def test_what_nobody_waits_for_is_not_run_and_frees_its_place(
 
 def test_costs_are_learnt() -> None:
     lane: Lane[int, int] = Lane("squares", lambda items: items)
-    lane.learn(4.0, 2)
-    assert lane.seconds_per_item == 2.0
-    lane.learn(4.0, 1)
-    assert 2.0 < lane.seconds_per_item < 4.0
+    lane.learn(4.0, [1, 1])
+    assert lane.cost([1]) == 2.0
+    lane.learn(4.0, [1])
+    assert 2.0 < lane.cost([1]) < 4.0
+
+
+def test_costs_are_learnt_by_weight_so_that_an_outlier_costs_no_one_else() -> None:
+    lane: Lane[int, int] = Lane("squares", lambda items: items, weigh=float)
+    lane.learn(0.1, [1])
+    lane.learn(100.0, [1000])
+    assert lane.cost([1]) == pytest.approx(0.1)
+    assert lane.cost([1000, 10]) == pytest.approx(101.0)
+
+
+def test_what_is_left_of_the_running_batch_and_the_own_cost_count(device: Device) -> None:
+    clock = [0.0]
+    scheduler = Scheduler(100, clock=lambda: clock[0])
+    lane = Lane("squares", device.run, weigh=float, seconds_per_weight=1.0)
+    scheduler.start()
+    device.open.clear()
+    (long,) = scheduler.submit(lane, [10], FAR)
+    assert device.entered.acquire(timeout=SECONDS)
+    clock[0] = 4.0
+    assert scheduler.predicted_wait() == 6.0
+    with pytest.raises(Overloaded) as refused:
+        scheduler.submit(lane, [5], deadline=12.0)  # 6 to wait and 5 of its own
+    assert refused.value.headers["Retry-After"] == "3"
+    (fits,) = scheduler.submit(lane, [1], deadline=12.0)
+    device.open.set()
+    assert (long.result(SECONDS).value, fits.result(SECONDS).value) == (100, 1)
+    scheduler.close()
+
+
+def test_an_idle_device_tries_what_seems_too_long(device: Device, scheduler: Scheduler) -> None:
+    lane = Lane("squares", device.run, seconds_per_weight=1e6)
+    (future,) = scheduler.submit(lane, [3], scheduler._clock() + SECONDS)
+    assert future.result(SECONDS).value == 9
+    assert lane.seconds_per_weight < 1e6
+
+
+class Long:
+    """Work in steps that the test lets through one by one."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
+        self.entered, self.step = threading.Semaphore(0), threading.Semaphore(0)
+        self.steps = 0
+
+    def run(self, items: Sequence[int]) -> Sequence[int]:
+        for _ in range(1000):
+            self.entered.release()
+            assert self.step.acquire(timeout=SECONDS)
+            self.scheduler.check()
+            self.steps += 1
+        return items
+
+
+def test_long_work_ends_between_its_parts_once_nobody_waits() -> None:
+    clock = [0.0]
+    scheduler = Scheduler(100, clock=lambda: clock[0])
+    scheduler.start()
+    long = Long(scheduler)
+    lane = Lane("long", long.run, (1, 2))
+    gone, late = scheduler.submit(lane, [1, 2], deadline=10.0)
+    for _ in range(2):
+        assert long.entered.acquire(timeout=SECONDS)
+        long.step.release()
+    assert long.entered.acquire(timeout=SECONDS)
+    assert gone.cancel()
+    long.step.release()  # the other is still waited for
+    assert long.entered.acquire(timeout=SECONDS)
+    clock[0] = 10.0
+    long.step.release()
+    assert isinstance(late.exception(SECONDS), DeadlineExceeded)
+    same: Lane[int, int] = Lane("same", lambda items: items)
+    assert scheduler.submit(same, [7], FAR)[0].result(SECONDS).value == 7
+    assert long.steps == 3
+    # How long it took at the least is known from now on.
+    assert lane.cost([1, 2]) >= 10.0
+    scheduler.close()
 
 
 def test_closing_runs_what_was_accepted_and_refuses_the_rest(device: Device) -> None:
