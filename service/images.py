@@ -22,6 +22,9 @@ from service.problems import TooManyPixels, UnreadableImage, UnsupportedImage
 # OpenCV's warp takes no longer side.
 LONGEST_SIDE = 32_766
 
+# Pillow's own limit would be judged before ours, which has the words for it.
+Image.MAX_IMAGE_PIXELS = None
+
 _quiet_lock = threading.Lock()
 
 
@@ -111,8 +114,6 @@ def _readable() -> Iterator[None]:
     """Whatever a decoder raises about bytes of a stranger means that they cannot be read."""
     try:
         yield
-    except Image.DecompressionBombError as error:
-        raise TooManyPixels(f"{error}; make it smaller") from error
     except Exception as error:
         reason = str(error).strip() or type(error).__name__
         if "<_io.BytesIO" in reason:

@@ -51,6 +51,12 @@ class RetryLater(Problem):
         return {"Retry-After": str(max(1, math.ceil(self.retry_after)))}
 
 
+class BadRequest(Problem):
+    """Not HTTP."""
+
+    status, code, title = 400, "bad_request", "The request is not HTTP"
+
+
 class UnreadableImage(Problem):
     """Truncated or corrupt bytes."""
 
@@ -248,9 +254,10 @@ class DeadlineExceeded(Problem):
 
 
 PROBLEMS: tuple[type[Problem], ...] = (
-    UnreadableImage, BadMultipart, Unauthorized, UnknownId, UnknownPerson, UnknownKeypoint,
-    UnknownModel, UnknownDetector, NotFound, MethodNotAllowed, NotAcceptable, SlowBody,
-    HeadersTooLarge, BodyTooLarge, TooManyPixels, UnsupportedImage, UnknownHost, InvalidParameter,
-    AnswerTooLarge, ClientLimit, EngineFailed, Overloaded, Starting, Draining, DeadlineExceeded,
+    BadRequest, UnreadableImage, BadMultipart, Unauthorized, UnknownId, UnknownPerson,
+    UnknownKeypoint, UnknownModel, UnknownDetector, NotFound, MethodNotAllowed, NotAcceptable,
+    SlowBody, HeadersTooLarge, BodyTooLarge, TooManyPixels, UnsupportedImage, UnknownHost,
+    InvalidParameter, AnswerTooLarge, ClientLimit, EngineFailed, Overloaded, Starting, Draining,
+    DeadlineExceeded,
 )  # fmt: skip
 """The table of API.md."""

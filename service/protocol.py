@@ -1,4 +1,7 @@
-"""uvicorn's protocol with what it lacks: a bound on headers, and deadlines for what is received."""
+"""uvicorn's protocol with what it lacks.
+
+A bound on headers, deadlines for what is received, and answers of ours to what is no request.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api.errors import MEDIA_TYPE, problem_body
-from service.problems import HeadersTooLarge
+from service.problems import BadRequest, HeadersTooLarge, Problem
 from service.settings import Settings
 
 _GRACE_S = 5.0
@@ -80,6 +83,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.cycle is not None:
             super().on_body(body)
 
+    def send_400_response(self, msg: str) -> None:
+        """What came is not HTTP."""
+        self._answer(BadRequest("the request cannot be parsed as HTTP/1.1; check what sends it"))
+
     def _wait(self, seconds: float | None) -> None:
         if self._patience is not None:
             self._patience.cancel()
@@ -92,11 +99,16 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self) -> None:
+        self._answer(
+            HeadersTooLarge(
+                f"request line and headers may have {self._settings.header_bytes} bytes; send fewer"
+            )
+        )
+
+    def _answer(self, problem: Problem) -> None:
+        """Say what is wrong, past the application, and hang up."""
         if self.transport.is_closing():
             return
-        problem = HeadersTooLarge(
-            f"request line and headers may have {self._settings.header_bytes} bytes; send fewer"
-        )
         request_id = secrets.token_hex(8)
         body = json.dumps(problem_body(problem, request_id)).encode()
         head = (

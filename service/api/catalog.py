@@ -14,6 +14,7 @@ from service.problems import InvalidParameter, Starting, UnknownHost, UnknownMod
 router = APIRouter(tags=["models"], dependencies=[Depends(no_query)])
 
 
+@router.head("/models", include_in_schema=False)
 @router.get("/models", responses=problem_responses(UnknownHost, InvalidParameter, Starting))
 async def get_models(state: AppState) -> CatalogBody:
     """Every model and every detector."""
@@ -24,6 +25,7 @@ async def get_models(state: AppState) -> CatalogBody:
     )
 
 
+@router.head("/models/{name}", include_in_schema=False)
 @router.get(
     "/models/{name}",
     responses=problem_responses(UnknownHost, InvalidParameter, UnknownModel, Starting),

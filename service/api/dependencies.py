@@ -65,8 +65,8 @@ async def authorised(
 Authorised = Annotated[Caller, Depends(authorised)]
 
 
-async def no_repeats(request: Request) -> None:
-    """A parameter given twice has no one value.
+async def no_repeats(request: Request, caller: Authorised) -> None:
+    """A parameter given twice has no one value. Whoever has no key learns of that first.
 
     Raises:
         InvalidParameter: naming it.

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import Scope
 
 from service.api.schemas import ProblemBody
@@ -17,10 +18,15 @@ from service.problems import PROBLEMS, InvalidParameter, MethodNotAllowed, NotFo
 MEDIA_TYPE = "application/problem+json"
 
 
+def _type(problem: Problem | type[Problem]) -> str:
+    """A name, not an address: there is nothing to look up that the answer does not say."""
+    return f"urn:subpose:problem:{problem.code}"
+
+
 def problem_body(problem: Problem, request_id: str) -> dict[str, object]:
     """A problem as RFC 9457 has it."""
     return {
-        "type": f"/docs#{problem.code}",
+        "type": _type(problem),
         "title": problem.title,
         "status": problem.status,
         "detail": problem.detail,
@@ -57,7 +63,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
         if error.status_code == 405:
-            allow = (error.headers or {}).get("Allow", "")
+            allow = ", ".join(_methods(request))
             detail = f"{request.method} is not among {allow}"
             return problem_response(MethodNotAllowed(detail, allow), request.scope)
         return problem_response(NotFound("no such route; /docs lists them"), request.scope)
@@ -83,9 +89,21 @@ def problem_responses(*problems: type[Problem]) -> dict[int | str, dict[str, obj
     }
 
 
+def _methods(request: Request) -> list[str]:
+    """Of all routes of the request's path; each by itself knows only its own."""
+    return [
+        method
+        for method in ("DELETE", "GET", "HEAD", "POST")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
+
+
 def _example(problem: type[Problem]) -> dict[str, object]:
     example: dict[str, object] = {
-        "type": f"/docs#{problem.code}",
+        "type": _type(problem),
         "title": problem.title,
         "status": problem.status,
         "detail": (problem.__doc__ or "").split("\n")[0],

@@ -14,10 +14,14 @@ DecodeName = Literal["expectation", "argmax", "progressive", "standard", "dark",
 PoseFormat = Literal["json", "coco", "openpose", "png"]
 
 Head = Annotated[HeadName | None, Field(description="the model's default")]
-Model = Annotated[str | None, Field(max_length=64, description="a name from /models")]
+Model = Annotated[str | None, Field(min_length=1, max_length=64, description="a name from /models")]
 Detector = Annotated[
     str | None,
-    Field(max_length=64, description="a name from /models; `whole`: the image is one person"),
+    Field(
+        min_length=1,
+        max_length=64,
+        description="a name from /models; `whole`: the image is one person",
+    ),
 ]
 Boxes = Annotated[
     str | None,
@@ -65,7 +69,8 @@ class PoseQuery(_Query):
 
     head: str | None = Field(
         default=None,
-        pattern=r"^(simcc|nerpe|heatmap)(,(simcc|nerpe|heatmap))*$",
+        min_length=1,
+        max_length=64,
         description="`simcc`, `nerpe` or `heatmap`, or several of them with commas on one encoder "
         "pass; the model's default",
     )

@@ -1,4 +1,7 @@
-"""Whether the process is alive, whether it takes work, and what it has counted."""
+"""Whether the process is alive, whether it takes work, and what it has counted.
+
+Unlike elsewhere unknown parameters are ignored here: probes add some to get past caches.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ router = APIRouter(tags=["operations"])
 metrics_router = APIRouter(tags=["operations"])
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", responses=problem_responses(EngineFailed))
 async def healthz(state: AppState) -> Health:
     """The process is alive, and so is the thread that owns the device."""
@@ -29,6 +33,7 @@ async def healthz(state: AppState) -> Health:
     return Health(status="alive")
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses=problem_responses(Starting, Draining))
 async def readyz(state: AppState) -> Health:
     """Warm and accepting."""

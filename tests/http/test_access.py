@@ -47,6 +47,13 @@ def test_a_refused_key_costs_no_body(locked: Running) -> None:
         assert response.status_code == 401
 
 
+@pytest.mark.parametrize("query", ["head=simcc&head=nerpe", "head=foo", "nothing=1"])
+def test_without_a_key_nothing_is_learnt_of_parameters(locked: Running, query: str) -> None:
+    with locked.client() as client:
+        for method, path in (("POST", "/pose"), ("GET", "/heatmap"), ("DELETE", "/pose/a")):
+            assert client.request(method, f"{path}?{query}").status_code == 401
+
+
 def test_what_one_key_keeps_is_unknown_to_the_other(locked: Running) -> None:
     other = {"authorization": "Bearer two"}
     with locked.client() as client:

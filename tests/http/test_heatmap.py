@@ -173,6 +173,13 @@ def test_caches_may_keep_it_until_the_features_expire(client: httpx.Client) -> N
     assert 0 < int(age) <= 600
 
 
+def test_deleting_what_is_not_there_is_done(client: httpx.Client) -> None:
+    for unknown in ("a", "a" * 500):
+        response = client.delete(f"/pose/{unknown}")
+        assert (response.status_code, response.content) == (204, b"")
+        assert "content-type" not in response.headers
+
+
 def test_deleted_features_are_gone(client: httpx.Client) -> None:
     kept = keep(client)["id"]
     for _ in range(2):
@@ -227,7 +234,9 @@ def test_without_an_id_it_is_the_newest_where_that_is_set(latest: Running) -> No
         assert newest.headers["cache-control"] == "private, max-age=0"
 
 
-@pytest.mark.parametrize("header", ["forwarded", "x-forwarded-for", "x-real-ip", "via"])
+@pytest.mark.parametrize(
+    "header", ["forwarded", "x-forwarded-for", "x-real-ip", "via", "cf-connecting-ip"]
+)
 def test_the_newest_is_never_given_through_a_proxy(latest: Running, header: str) -> None:
     with latest.client() as client:
         keep(client)

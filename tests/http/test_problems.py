@@ -1,8 +1,10 @@
 """Every row of API.md's table of problems, by real bytes over real HTTP."""
 
 import json
+import struct
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,13 +13,13 @@ import httpx
 import pytest
 
 from service.problems import PROBLEMS
-from tests.fakes import POISON, FakeHouse
+from tests.fakes import POISON, FakeHouse, Floats
 from tests.http import raw
-from tests.http.serving import Running, photo, running
+from tests.http.serving import Running, photo, running, until
 
 # As API.md has it: status and codes.
 TABLE = {
-    400: {"unreadable_image", "bad_multipart"},
+    400: {"bad_request", "unreadable_image", "bad_multipart"},
     401: {"unauthorized"},
     404: {
         "unknown_id", "unknown_person", "unknown_keypoint", "unknown_model", "unknown_detector",
@@ -47,6 +49,7 @@ def check(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
     assert {"type", "title", "status", "detail", "code", "request_id"} <= set(body)
     assert body["status"] == status
     assert body["request_id"] == response.headers["x-request-id"]
+    assert body["type"] == f"urn:subpose:problem:{code}"
     assert "total;dur=" in response.headers["server-timing"]
     assert len(body["detail"]) > 10
     assert "Traceback" not in response.text
@@ -143,7 +146,16 @@ def test_method_not_allowed(client: httpx.Client) -> None:
     response = client.get("/pose")
     check(response, 405, "method_not_allowed")
     assert response.headers["allow"] == "POST"
-    check(client.put("/heatmap", content=photo()), 405, "method_not_allowed")
+    response = client.put("/heatmap", content=photo())
+    check(response, 405, "method_not_allowed")
+    assert response.headers["allow"] == "GET, POST"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/models", "/models/fake", "/"])
+def test_what_is_cheap_to_get_has_a_head(client: httpx.Client, path: str) -> None:
+    head, whole = client.head(path), client.get(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == whole.headers["content-type"]
 
 
 @pytest.mark.parametrize(
@@ -190,6 +202,24 @@ def test_headers_too_large(shared_server: Running) -> None:
         assert raw.answer(sock)[0] == 200
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GARBAGE\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00",  # TLS to a plain port
+        b"POST /pose HTTP/1.1\r\nHost: localhost\r\nContent-Length: many\r\n\r\n",
+    ],
+)
+def test_bad_request(shared_server: Running, sent: bytes) -> None:
+    with raw.connected(shared_server) as sock:
+        sock.sendall(sent)
+        status, headers, body = raw.answer(sock)
+        assert (status, raw.code(body)) == (400, "bad_request")
+        assert headers["content-type"] == "application/problem+json"
+        assert json.loads(body)["request_id"] == headers["x-request-id"]
+        assert sock.recv(100) == b""
+
+
 def test_body_too_large(client: httpx.Client) -> None:
     check(client.post("/pose", content=b"a" * 2_000_001), 413, "body_too_large")
 
@@ -213,6 +243,21 @@ def test_too_many_pixels(client: httpx.Client) -> None:
     check(client.post("/pose", content=data), 413, "too_many_pixels")
 
 
+def test_a_header_beyond_all_measure_is_refused_in_our_words(client: httpx.Client) -> None:
+    body = check(client.post("/pose", content=header_of(60_000)), 413, "too_many_pixels")
+    assert "at most 4 megapixels" in body["detail"]
+
+
+def header_of(side: int) -> bytes:
+    """A png that promises much and has nothing."""
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)), (b"IDAT", b"")]
+    chunks = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in parts
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
 @pytest.mark.parametrize("data", [b"GIF89a" + b"\0" * 50, b"%PDF-1.7", b"<svg xmlns='x'/>"])
 def test_unsupported_image(client: httpx.Client, data: bytes) -> None:
     headers = {"content-type": "image/png"}  # the declared kind means nothing
@@ -232,6 +277,10 @@ def test_unknown_host(client: httpx.Client) -> None:
     [
         ("POST /pose", "heads=simcc", ["heads"]),
         ("POST /pose", "head=simc", ["head"]),
+        ("POST /pose", "head=", ["head"]),
+        ("POST /pose", "model=", ["model"]),
+        ("POST /pose", "detector=", ["detector"]),
+        ("POST /heatmap", "model=", ["model"]),
         ("POST /pose", "head=simcc,simcc", ["head"]),
         ("POST /pose", "head=simcc&head=nerpe", ["head"]),
         ("POST /pose", "head=simcc&decode=dark", ["decode"]),
@@ -278,6 +327,7 @@ def test_unknown_host(client: httpx.Client) -> None:
         ("GET /heatmap", "id=a&flip=true", ["flip"]),
         ("GET /heatmap", "id=a&boxes=[]", ["boxes"]),
         ("GET /models", "name=fake", ["name"]),
+        ("GET /models/fake", "full=true", ["full"]),
         ("DELETE /pose/a", "person=0", ["person"]),
     ],
 )  # fmt: skip
@@ -290,6 +340,11 @@ def test_invalid_parameter(
     assert [error["parameter"] for error in body["errors"]] == parameters
     for error in body["errors"]:
         assert error["message"]
+
+
+def test_a_wrong_head_is_told_the_right_ones(client: httpx.Client) -> None:
+    body = check(client.post("/pose?head=foo", content=photo()), 422, "invalid_parameter")
+    assert "'foo', only simcc, nerpe, heatmap" in body["errors"][0]["message"]
 
 
 @pytest.mark.parametrize(("path", "query"), [
@@ -347,7 +402,7 @@ def test_overloaded_when_the_queue_is_full_and_in_no_time() -> None:
             held = pool.submit(_post, server)  # on the device
             assert house.engine.entered.acquire(timeout=30)
             queued = pool.submit(_post, server)
-            _until(lambda: server.state.scheduler.waiting == 1)
+            until(lambda: server.state.scheduler.waiting == 1)
             began = time.monotonic()
             response = client.post("/pose", content=photo())
             assert time.monotonic() - began < 5
@@ -394,7 +449,7 @@ def test_starting() -> None:
         check(client.get("/models"), 503, "starting")
         assert client.get("/healthz").status_code == 200
         loaded.set()
-        _until(lambda: client.get("/readyz").status_code == 200)
+        until(lambda: client.get("/readyz").status_code == 200)
         assert client.post("/pose", content=photo()).status_code == 200
 
 
@@ -418,7 +473,7 @@ def test_health_fails_while_the_device_hangs() -> None:
         assert client.get("/healthz").status_code == 200
         house.engine.open.clear()
         held = pool.submit(_post, server)
-        _until(lambda: client.get("/healthz").status_code != 200)
+        until(lambda: client.get("/healthz").status_code != 200)
         check(client.get("/healthz"), 500, "engine_failed")
         house.engine.open.set()
         assert held.result(30).status_code == 200
@@ -436,6 +491,38 @@ def test_deadline() -> None:
         assert client.post("/pose", content=photo()).status_code == 200
 
 
+def test_a_deadline_that_leaves_no_time_is_that_and_no_overload(client: httpx.Client) -> None:
+    for _ in range(3):
+        check(client.post("/pose?deadline_ms=1", content=photo()), 504, "deadline")
+
+
+def test_long_work_ends_soon_after_its_deadline_and_those_behind_learn_of_it_at_once() -> None:
+    house = FakeHouse()
+    with running(house) as server, ThreadPoolExecutor(1) as pool, server.client() as client:
+        parts, go = threading.Semaphore(0), threading.Semaphore(0)
+        field = house.engine.field
+
+        def slowly(cells: Floats, points: Floats) -> Floats:
+            parts.release()
+            assert go.acquire(timeout=30)
+            return field(cells, points)
+
+        house.engine.field = slowly  # type: ignore[method-assign]
+        lattices = server.state.loaded.pipeline._lanes["fake"].lattices
+        lattices.seconds_per_weight = 1.0
+        url = "/pose?head=nerpe&decode=standard&resolution=2048&deadline_ms=1000"
+        long = pool.submit(lambda: client.post(url, content=photo()))
+        assert parts.acquire(timeout=30)
+        with server.client() as other:
+            behind = other.post("/pose?deadline_ms=900", content=photo())
+            check(behind, 503, "overloaded")
+            assert int(behind.headers["retry-after"]) > 60
+        check(long.result(30), 504, "deadline")
+        go.release()  # the part that ran; there is no other
+        assert client.post("/pose", content=photo()).status_code == 200
+        assert not parts.acquire(blocking=False)
+
+
 def _post(server: Running) -> httpx.Response:
     with server.client() as client:
         return client.post("/pose", content=photo())
@@ -445,11 +532,3 @@ def _drain(house: FakeHouse) -> None:
     """Forget the batches of the warm-up."""
     while house.engine.entered.acquire(blocking=False):
         pass
-
-
-def _until(condition: object) -> None:
-    assert callable(condition)
-    limit = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < limit
-        time.sleep(0.005)

@@ -51,7 +51,7 @@ PARAMETERS: dict[str, tuple[set[tuple[str, str]], dict[str, Any]]] = {
 }  # fmt: skip
 
 # Answered before a route is known.
-ANYWHERE = {"not_found", "method_not_allowed", "headers_too_large"}
+ANYWHERE = {"bad_request", "not_found", "method_not_allowed", "headers_too_large"}
 
 
 @pytest.fixture(scope="module")
