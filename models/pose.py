@@ -14,7 +14,8 @@ from models.codecs import Decoded, HeatmapCodec, NerpeCodec, SimccCodec
 from models.engines import Engine, Floats
 from models.geometry import Box, CropGeometry
 from models.keypoints import KEYPOINT_SETS
-from models.nerpe_field import NerpeField, sample_lattice
+from models.nerpe_field import NerpeField
+from models.nerpe_lattice import sample_lattice
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +196,7 @@ class PoseModel:
         Args:
             features: of B crops.
             head: one of `heads`.
-            columns: (w,) where the samples lie, crop px, ascending.
+            columns: (w,) where the samples lie, crop px, ascending and evenly spaced.
             rows: (h,) likewise.
             keypoints: indices of the joints wanted; None for all.
             exact: evaluate NerPE at every sample, rather than refine where it matters.
@@ -213,7 +214,7 @@ class PoseModel:
         inside_y = (rows >= -0.5) & (rows <= self.size[1] - 0.5)
         result = np.zeros((len(features), len(chosen), len(rows), len(columns)), np.float32)
         xs, ys = columns[inside_x], rows[inside_y]
-        if len(xs) and len(ys):
+        if len(xs) and len(ys) and chosen:
             if head == "simcc":
                 x, y = self._simcc_logits(features)
                 values = self._simcc.field(x[:, chosen], y[:, chosen], xs, ys)

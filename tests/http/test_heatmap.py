@@ -125,7 +125,7 @@ def test_features_with_flip_answer_for_both(client: httpx.Client) -> None:
 def test_large_ones_are_made_in_bands_and_are_the_same(
     client: httpx.Client, house: FakeHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("models.nerpe_field.QUERIES", 1 << 20)  # a band is one call
+    monkeypatch.setattr("models.nerpe_field.QUERIES", {})  # a band is one call
     query = {"id": keep(client)["id"], "format": "npy", "head": "nerpe", "exact": "true"}
     whole = load(client.get("/heatmap", params=query))
     calls = house.engine.calls.count("field")

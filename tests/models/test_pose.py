@@ -326,15 +326,6 @@ def test_a_field_s_height_at_a_joint_is_its_score(
         assert at.item() == pytest.approx(decoded.scores[0, joint], abs=1e-4)
 
 
-def test_refining_nerpe_s_field_changes_little(model: PoseModel, features: Features) -> None:
-    lattice = _lattice(2)
-    refined, exact = (
-        model.field(features[:1], "nerpe", *lattice, exact=exact) for exact in (False, True)
-    )
-    error = np.abs(refined - exact)
-    assert np.quantile(error, 0.999) <= 0.01
-
-
 @pytest.mark.data
 def test_refining_a_person_s_field_changes_nothing_that_can_be_seen(
     model: PoseModel, people: NDArray[np.uint8]
