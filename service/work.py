@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.codecs.decoded import Decoded
-from models.nerpe_field import QUERIES
 from models.pose import Features, PoseModel
 from service.problems import EngineFailed
 from service.scheduler import Lane
@@ -20,6 +19,9 @@ LARGEST_ON_CPU = 8
 
 SAMPLES_A_BAND = 1 << 18
 """Of a heatmap, evaluated without a break."""
+
+PART = 1 << 13
+"""Positions of NerPE's field: the unit that lattices are weighed in."""
 
 Check = Callable[[], None]
 """Called between parts of long work; raises once nobody waits for it any more."""
@@ -37,7 +39,7 @@ class HeadChoice:
     @property
     def parts(self) -> float:
         """Into how many parts its positions are evaluated, where it is a whole lattice of them."""
-        return (self.resolution or 0) ** 2 / QUERIES if self.decode == "standard" else 0.0
+        return (self.resolution or 0) ** 2 / PART if self.decode == "standard" else 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,8 +99,11 @@ class FieldQuery:
 
     @property
     def parts(self) -> float:
-        """Into how many parts its samples would be evaluated, and one for the head itself."""
-        return 1 + len(self.columns) * len(self.rows) / QUERIES
+        """Into how many parts its samples are evaluated, and one for the head itself."""
+        samples = len(self.columns) * len(self.rows)
+        # Refined, NerPE takes about as many positions whatever the pitch.
+        refined = self.head == "nerpe" and not self.exact
+        return 1 + (min(samples, PART) if refined else samples) / PART
 
     def bands(self) -> Iterator[FieldQuery]:
         """The same in bands of rows, none of which takes the device for long."""
@@ -174,6 +179,10 @@ def warm_up(model: PoseModel, lanes: ModelLanes) -> None:
     buckets = (1,) if model.engine.device == "cpu" else lanes.plain.buckets
     for bucket in reversed(buckets):
         _run_crops(model, [blank] * bucket)
+    side = np.arange(max(manifest.width, manifest.height), dtype=np.float64)
+    features = model.encode(blank.pixels[None])
+    for head in model.heads:
+        _run_field(model, FieldQuery(features, head, side, side, None, True, False), lambda: None)
     if "nerpe" in model.heads:
         lattice = replace(blank, heads=(HeadChoice("nerpe", "standard", 128),))
         began = time.monotonic()

@@ -85,7 +85,8 @@ def decodes(model: PoseModel, counted: Counted, features: Features, slow: int) -
             apart[resolution].append(distance[exact.scores > CONFIDENT])
     whole, most = median(times["standard"]), median(asked["standard"])
     print(
-        f"\nprogressive, {len(features)} crops; standard at 256: {whole:.1f} ms, {most:.0f} positions"
+        f"\nprogressive, {len(features)} crops; "
+        f"standard at 256: {whole:.1f} ms, {most:.0f} positions"
     )
     print("resolution      ms   standard@256/   positions   within 0.1 px of standard   (joints)")
     for resolution in RESOLUTIONS:
