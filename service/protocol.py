@@ -84,8 +84,17 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def send_400_response(self, msg: str) -> None:
-        """What came is not HTTP."""
+        """What came is not HTTP; within an answer there is no room for another."""
+        if self._answering:
+            self._hang_up()
+            return
         self._answer(BadRequest("the request cannot be parsed as HTTP/1.1; check what sends it"))
+
+    @property
+    def _answering(self) -> bool:
+        if self.cycle is None:
+            return False
+        return self.cycle.response_started and not self.cycle.response_complete
 
     def _wait(self, seconds: float | None) -> None:
         if self._patience is not None:

@@ -146,6 +146,7 @@ def _config(app: FastAPI, settings: Settings, port: int) -> uvicorn.Config:
         ws="none",
         log_config=None,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(settings.proxies),
+        forwarded_allow_ips=list(settings.proxies),
         timeout_graceful_shutdown=_FLUSH_S,
     )

@@ -71,6 +71,11 @@ class Settings(BaseSettings):
         description="names that the Host header may have; `*` for any; by default the loopback's "
         "when bound to it, else any",
     )
+    proxies: CommaList = Field(
+        default=(),
+        description="addresses or networks of proxies whose X-Forwarded-For names the client; "
+        "others' is ignored",
+    )
     cors_origins: CommaList = Field(default=(), description="origins of pages that may call")
 
     body_bytes: int = Field(default=20_000_000, ge=1, description="largest body")

@@ -1,8 +1,8 @@
-"""Query parameters: one class a route, one meaning everywhere. An unknown one is an error."""
+"""Query parameters: each written once, with one meaning everywhere. An unknown one is an error."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,58 +13,48 @@ HeadName = Literal["simcc", "nerpe", "heatmap"]
 DecodeName = Literal["expectation", "argmax", "progressive", "standard", "dark", "quarter"]
 PoseFormat = Literal["json", "coco", "openpose", "png"]
 
-Head = Annotated[HeadName | None, Field(description="the model's default")]
-Model = Annotated[str | None, Field(min_length=1, max_length=64, description="a name from /models")]
-Detector = Annotated[
-    str | None,
-    Field(
+
+class Query(BaseModel):
+    """What every route takes that the device works for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    deadline_ms: int | None = Field(
+        default=None,
+        ge=1,
+        le=60_000,
+        description="give up after this long; the server's limit holds too",
+    )
+
+
+class PhotoQuery(Query):
+    """What every route takes that a photo is posted to."""
+
+    model: str | None = Field(
+        default=None, min_length=1, max_length=64, description="a name from /models"
+    )
+    detector: str | None = Field(
+        default=None,
         min_length=1,
         max_length=64,
         description="a name from /models; `whole`: the image is one person",
-    ),
-]
-Boxes = Annotated[
-    str | None,
-    Field(
+    )
+    boxes: str | None = Field(
+        default=None,
         max_length=10_000,
         description="JSON `[[x, y, width, height], ...]`, 1 to 100: no detector; answered all, in "
         "this order, with box score 1; not with `detector` nor several images",
         examples=["[[12, 30.5, 201, 410.2]]"],
-    ),
-]
-MinBoxScore = Annotated[float | None, Field(ge=0, le=1, description="the detector's own threshold")]
-Flip = Annotated[bool, Field(description="average with the mirrored crop, a second encoder pass")]
-DeadlineMs = Annotated[
-    int | None,
-    Field(ge=1, le=60_000, description="give up after this long; the server's limit holds too"),
-]
-Samples = Annotated[int, Field(ge=16, le=2048, description="samples along the longer side")]
-PersonIndex = Annotated[int, Field(ge=0, description="as numbered by POST /pose")]
-Keypoint = Annotated[
-    str,
-    Field(
-        max_length=64,
-        description="a name, an index, `max` (their maximum) or `all` (npy and json only)",
-    ),
-]
-InFrame = Annotated[Frame, Field(description="what the samples cover")]
-Colours = Annotated[Colormap, Field(description="of the png")]
-Alpha = Annotated[
-    bool, Field(description="png: transparent where the value is low, to lay over the photo")
-]
-Exact = Annotated[
-    bool, Field(description="`nerpe`: evaluate every sample rather than refine where it matters")
-]
-HeatmapFormat = Annotated[
-    Format | None, Field(description="wins over `Accept`; png where neither says")
-]
+    )
+    min_box_score: float | None = Field(
+        default=None, ge=0, le=1, description="the detector's own threshold"
+    )
+    flip: bool = Field(
+        default=False, description="average with the mirrored crop, a second encoder pass"
+    )
 
 
-class _Query(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PoseQuery(_Query):
+class PoseQuery(PhotoQuery):
     """Of POST /pose."""
 
     head: str | None = Field(
@@ -86,14 +76,9 @@ class PoseQuery(_Query):
         description="the lattice that `nerpe` is decoded on, along the crop's longer side; "
         "`progressive` rounds up to 32, 64, ... 2048; the manifest's choice",
     )
-    model: Model = None
-    detector: Detector = None
-    boxes: Boxes = None
     max_people: int = Field(
         default=20, ge=1, le=100, description="best box scores first; of the detector's boxes only"
     )
-    min_box_score: MinBoxScore = None
-    flip: Flip = False
     keep: bool = Field(default=True, description="keep features for GET /heatmap")
     format: PoseFormat | None = Field(
         default=None, description="wins over `Accept`, which chooses among json and png"
@@ -101,30 +86,41 @@ class PoseQuery(_Query):
     image_id: int = Field(
         default=0, ge=0, le=2**53 - 1, description="echoed; the image's id in `coco`"
     )
-    deadline_ms: DeadlineMs = None
 
 
-class PostHeatmapQuery(_Query):
+class HeatmapQuery(Query):
+    """Of both /heatmap routes."""
+
+    head: HeadName | None = Field(default=None, description="the model's default")
+    resolution: int = Field(
+        default=256, ge=16, le=2048, description="samples along the longer side"
+    )
+    person: int = Field(default=0, ge=0, description="as numbered by POST /pose")
+    keypoint: str = Field(
+        default="max",
+        max_length=64,
+        description="a name, an index, `max` (their maximum) or `all` (npy and json only)",
+    )
+    frame: Frame = Field(default="crop", description="what the samples cover")
+    format: Format | None = Field(
+        default=None, description="wins over `Accept`; png where neither says"
+    )
+    colormap: Colormap = Field(default="grey", description="of the png")
+    alpha: bool = Field(
+        default=False,
+        description="png: transparent where the value is low, to lay over the photo",
+    )
+    exact: bool = Field(
+        default=False,
+        description="`nerpe`: evaluate every sample rather than refine where it matters",
+    )
+
+
+class PostHeatmapQuery(HeatmapQuery, PhotoQuery):
     """Of POST /heatmap."""
 
-    head: Head = None
-    resolution: Samples = 256
-    model: Model = None
-    detector: Detector = None
-    boxes: Boxes = None
-    min_box_score: MinBoxScore = None
-    flip: Flip = False
-    format: HeatmapFormat = None
-    deadline_ms: DeadlineMs = None
-    person: PersonIndex = 0
-    keypoint: Keypoint = "max"
-    frame: InFrame = "crop"
-    colormap: Colours = "grey"
-    alpha: Alpha = False
-    exact: Exact = False
 
-
-class GetHeatmapQuery(_Query):
+class GetHeatmapQuery(HeatmapQuery):
     """Of GET /heatmap."""
 
     id: str | None = Field(
@@ -132,13 +128,3 @@ class GetHeatmapQuery(_Query):
         max_length=64,
         description="from POST /pose; the newest where SUBPOSE_LATEST is set",
     )
-    head: Head = None
-    resolution: Samples = 256
-    format: HeatmapFormat = None
-    deadline_ms: DeadlineMs = None
-    person: PersonIndex = 0
-    keypoint: Keypoint = "max"
-    frame: InFrame = "crop"
-    colormap: Colours = "grey"
-    alpha: Alpha = False
-    exact: Exact = False

@@ -12,7 +12,7 @@ from models.draw import Colormap
 from models.geometry import CropGeometry, Size
 from models.pose import Features, PoseModel
 from service.api.negotiation import negotiate
-from service.api.parameters import GetHeatmapQuery, PostHeatmapQuery
+from service.api.parameters import HeatmapQuery
 from service.api.tasks import head_of, keypoints_of
 from service.heatmaps import Format, Frame, Heatmap, Lattice, answer_bytes, largest_fit
 from service.problems import AnswerTooLarge, InvalidParameter
@@ -48,9 +48,7 @@ class Wish:
     exact: bool
 
     @classmethod
-    def of(
-        cls, query: GetHeatmapQuery | PostHeatmapQuery, model: PoseModel, accept: str | None
-    ) -> Wish:
+    def of(cls, query: HeatmapQuery, model: PoseModel, accept: str | None) -> Wish:
         """From a route's parameters.
 
         Args:

@@ -208,6 +208,8 @@ def test_headers_too_large(shared_server: Running) -> None:
         b"GARBAGE\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00",  # TLS to a plain port
         b"POST /pose HTTP/1.1\r\nHost: localhost\r\nContent-Length: many\r\n\r\n",
+        b"POST /pose HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nten\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX\r\n\r\n",
     ],
 )
 def test_bad_request(shared_server: Running, sent: bytes) -> None:
@@ -379,6 +381,19 @@ def test_client_limit() -> None:
         check(response, 429, "client_limit")
         assert int(response.headers["retry-after"]) >= 1
         assert client.get("/readyz").status_code == 200
+
+
+@pytest.mark.parametrize(("proxies", "second"), [("", 429), ("127.0.0.0/8", 200)])
+def test_a_client_goes_by_the_name_that_only_a_known_proxy_gives_it(
+    proxies: str, second: int
+) -> None:
+    asked = (("192.0.2.1", 200), ("192.0.2.2", second), ("192.0.2.1", 429))
+    house = FakeHouse()
+    with running(house, client_limit=0.01, proxies=proxies) as server, server.client() as client:
+        for address, status in asked:
+            forwarded = {"x-forwarded-for": address}
+            answer = client.post("/pose", content=photo(), headers=forwarded)
+            assert answer.status_code == status
 
 
 def test_engine_failed(client: httpx.Client) -> None:
