@@ -48,6 +48,10 @@ class Person:
         """The first head's."""
         return next(iter(self.poses.values()))
 
+    def under(self, head: str) -> Person:
+        """The same person as one head alone sees it."""
+        return Person(self.box, {head: self.poses[head]})
+
     @property
     def score(self) -> float:
         """The box score times the mean of the keypoint scores that count."""
@@ -196,21 +200,36 @@ class Predictor:
         Raises:
             ValueError: a head or decode that the model does not have.
         """
-        heads = list(dict.fromkeys(heads or [self.model.default_head]))
+        # Always the same head decides, so that people have the same numbers under every one.
+        judge = self.model.default_head
+        heads = list(dict.fromkeys(heads or [judge]))
         for head in heads:
             self.model.checked(head, decode, resolution)
-        poses: dict[str, list[Pose]] = {head: [] for head in heads}
-        for part in self._batches(len(encoded.boxes)):
-            for head in heads:
-                decoded = self.model.decode(encoded.features[part], head, decode, resolution)
-                poses[head] += poses_of(decoded, encoded.geometries[part])
+        poses = {head: self._poses(encoded, head, decode, resolution) for head in heads}
+        if encoded.detected and judge not in poses:
+            poses[judge] = self._poses(encoded, judge)
         people = [
-            Person(box, {head: poses[head][i] for head in heads})
+            Person(box, {head: poses[head][i] for head in poses})
             for i, box in enumerate(encoded.boxes)
         ]
         if not encoded.detected:
             return people
-        return [people[i] for i in suppress(people, encoded.geometries, self.model.keypoints)]
+        judged = [person.under(judge) for person in people]
+        kept = suppress(judged, encoded.geometries, self.model.keypoints)
+        return [Person(people[i].box, {head: poses[head][i] for head in heads}) for i in kept]
+
+    def _poses(
+        self,
+        encoded: Encoded,
+        head: str,
+        decode: str | None = None,
+        resolution: int | None = None,
+    ) -> list[Pose]:
+        poses: list[Pose] = []
+        for part in self._batches(len(encoded.boxes)):
+            decoded = self.model.decode(encoded.features[part], head, decode, resolution)
+            poses += poses_of(decoded, encoded.geometries[part])
+        return poses
 
     def _batches(self, count: int) -> list[slice]:
         """No larger than the bundle allows."""

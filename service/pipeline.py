@@ -46,7 +46,8 @@ class Task:
         model: the pose model.
         detector: used where there are no boxes.
         boxes: the caller's own; all are answered, in this order.
-        heads: at least one; the first decides which people are the same.
+        heads: that are answered.
+        judge: the head that decides which people are the same, and their order.
         max_people: of the detector's boxes.
         min_box_score: instead of the detector's own.
         flip: average with the mirrored crop.
@@ -59,12 +60,19 @@ class Task:
     detector: ServedDetector
     boxes: tuple[Box, ...] | None
     heads: tuple[HeadChoice, ...]
+    judge: HeadChoice
     max_people: int
     min_box_score: float | None
     flip: bool
     picture: bool
     deadline: float
     check_size: Callable[[Size], None]
+
+    @property
+    def decoded(self) -> tuple[HeadChoice, ...]:
+        """The heads that are run: the judge too, where there is something to decide."""
+        known = self.boxes is not None or self.judge.head in (one.head for one in self.heads)
+        return self.heads if known else (*self.heads, self.judge)
 
 
 class Cut(NamedTuple):
@@ -218,7 +226,7 @@ class Pipeline:
         people = [_person(cut, outcome) for cut, outcome in zip(cuts, outcomes, strict=True)]
         if people and all(isinstance(person.result, Problem) for person in people):
             raise EngineFailed(f"none of {len(people)} people could be worked on; try again")
-        return tuple(people if task.boxes is not None else _once_each(people, task.model))
+        return tuple(people if task.boxes is not None else _once_each(people, task))
 
     async def _detect(self, pixels: Image, task: Task) -> tuple[Box, ...]:
         detector = task.detector.detector
@@ -231,7 +239,7 @@ class Pipeline:
     async def _crops(
         self, crops: Sequence[Image], task: Task, timings: Timings
     ) -> list[Outcome[CropResult] | Problem]:
-        items = [Crop(pixels, task.heads, task.flip) for pixels in crops]
+        items = [Crop(pixels, task.decoded, task.flip) for pixels in crops]
         if not items:
             return []
         lane = self._lanes[task.model.name].of_crop(items[0])
@@ -276,11 +284,13 @@ def _person(cut: Cut, outcome: Outcome[CropResult] | Problem) -> SeenPerson:
     return SeenPerson(box, geometry, Person(box, poses), outcome.value.features)
 
 
-def _once_each(people: Sequence[SeenPerson], model: PoseModel) -> list[SeenPerson]:
+def _once_each(people: Sequence[SeenPerson], task: Task) -> list[SeenPerson]:
     """Best first, without those whose pose a better one already has; crops that failed last."""
     posed = [(person, person.result) for person in people if isinstance(person.result, Person)]
     kept = suppress(
-        [result for _, result in posed], [person.geometry for person, _ in posed], model.keypoints
+        [result.under(task.judge.head) for _, result in posed],
+        [person.geometry for person, _ in posed],
+        task.model.keypoints,
     )
     failed = [person for person in people if isinstance(person.result, Problem)]
     return [posed[index][0] for index in kept] + failed

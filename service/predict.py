@@ -168,11 +168,11 @@ class LocalPose:
         return Posed(file, image_id, pixels, self._read(encoded))
 
     def _read(self, encoded: Encoded) -> list[Person]:
-        """The people, each head decoded in its own way; the first head decides who is the same."""
+        """The people, each head decoded in its own way."""
         everyone = replace(encoded, detected=False)
         by_head = [
             self._predictor.read(everyone, [choice.head], choice.decode, choice.resolution)
-            for choice in self._task.heads
+            for choice in self._task.decoded
         ]
         people = [
             Person(box, {head: pose for read in reads for head, pose in read.poses.items()})
@@ -180,8 +180,9 @@ class LocalPose:
         ]
         if not encoded.detected:
             return people
-        keypoints = self._task.model.keypoints
-        return [people[index] for index in suppress(people, encoded.geometries, keypoints)]
+        judged = [person.under(self._task.judge.head) for person in people]
+        kept = suppress(judged, encoded.geometries, self._task.model.keypoints)
+        return [people[index] for index in kept]
 
     def draw(self, posed: Posed) -> NDArray[np.uint8]:
         """The photo with its skeletons."""

@@ -95,7 +95,7 @@ class HeatmapQuery(Query):
     resolution: int = Field(
         default=256, ge=16, le=2048, description="samples along the longer side"
     )
-    person: int = Field(default=0, ge=0, description="as numbered by POST /pose")
+    person: int = Field(default=0, ge=0, description="as numbered by POST /pose, under any head")
     keypoint: str = Field(
         default="max",
         max_length=64,

@@ -57,6 +57,7 @@ def pose_task(
         detector=catalog.detector(query.detector),
         boxes=_boxes(query.boxes, query.detector, images),
         heads=_choices(model, names, query.decode, query.resolution),
+        judge=_judge(model),
         max_people=query.max_people,
         min_box_score=query.min_box_score,
         flip=query.flip,
@@ -73,7 +74,7 @@ def heatmap_task(
     deadline: float,
     check_size: Callable[[Size], None],
 ) -> Task:
-    """What POST /heatmap is asked for: the people that POST /pose would number the same.
+    """What POST /heatmap is asked for: people's features, numbered as POST /pose does.
 
     Of the caller's own boxes only the one that is asked for is worked on.
 
@@ -81,7 +82,6 @@ def heatmap_task(
         Problem: parameters that do not go together, or names that nothing has.
     """
     model = catalog.model(query.model)
-    head = head_of(model, query.head)
     boxes = _boxes(query.boxes, query.detector, 1)
     if boxes is not None:
         if query.person >= len(boxes):
@@ -91,7 +91,8 @@ def heatmap_task(
         model=model,
         detector=catalog.detector(query.detector),
         boxes=boxes,
-        heads=_choices(model, [head], None, None),
+        heads=(),
+        judge=_judge(model),
         max_people=20,
         min_box_score=query.min_box_score,
         flip=query.flip,
@@ -156,6 +157,11 @@ def _choices(
             lattice = _lattice(chosen or "", resolution or (spec.resolution if spec else 512))
         choices.append(HeadChoice(name, chosen or "", lattice))
     return tuple(choices)
+
+
+def _judge(model: PoseModel) -> HeadChoice:
+    """As POST /pose has it where no head is named."""
+    return _choices(model, [model.default_head], None, None)[0]
 
 
 def _lattice(decode: str, resolution: int) -> int:

@@ -7,7 +7,17 @@ import pytest
 from PIL import Image
 
 from models.geometry import Box
-from tests.fakes import HEIGHT, JOINTS, NAN, POISON, WIDTH, FakeHouse, fake_manifest, joints_of
+from tests.fakes import (
+    HEIGHT,
+    JOINTS,
+    NAN,
+    POISON,
+    WIDTH,
+    FakeHouse,
+    Floats,
+    fake_manifest,
+    joints_of,
+)
 from tests.http.serving import GREY, encoded, photo, pixels
 
 
@@ -140,6 +150,38 @@ def test_the_same_pose_is_answered_once(client: httpx.Client, house: FakeHouse) 
     house.detector.people = 60
     body = client.post("/pose?max_people=100&min_box_score=0", content=photo()).json()
     assert 1 <= len(body["people"]) < 60
+
+
+def test_people_have_the_same_numbers_under_every_head_and_route(
+    client: httpx.Client, house: FakeHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = house.engine.head
+
+    def doubtful(name: str, features: Floats) -> tuple[Floats, ...]:
+        # This head is the surer of a person the less the detector was.
+        answer = head(name, features)
+        if name != "heatmap":
+            return answer
+        red = np.asarray(features[:, :1, :1, :1] / 255, np.float32)
+        return tuple(part * red for part in answer)
+
+    monkeypatch.setattr(house.engine, "head", doubtful)
+    house.detector.people = 3
+    content = strips([(100, 50, 50), (150, 50, 50), (200, 50, 50)])
+    whole = client.post("/pose", content=content).json()
+    boxes = [person["box"] for person in whole["people"]]
+    for name in ("heatmap", "heatmap,simcc", "nerpe"):
+        answer = client.post(f"/pose?head={name}", content=content).json()
+        assert [person["box"] for person in answer["people"]] == boxes
+        if name == "heatmap":
+            scores = [person["score"] for person in answer["people"]]
+            assert scores == sorted(scores)
+        for number in range(3):
+            query = f"person={number}&head={name.split(',')[0]}"
+            kept = client.get(f"/heatmap?id={whole['id']}&{query}")
+            posted = client.post(f"/heatmap?{query}", content=content)
+            assert posted.headers["subpose-affine"] == kept.headers["subpose-affine"]
+            assert (posted.status_code, kept.status_code) == (200, 200)
 
 
 def test_max_people_takes_the_best_boxes(client: httpx.Client, house: FakeHouse) -> None:

@@ -12,7 +12,7 @@ from models.engines import Engine, load_engine
 from models.engines.onnx import OnnxEngine
 from models.geometry import Box, CropGeometry
 from models.keypoints import COCO17
-from models.pose import PoseModel
+from models.pose import Features, PoseModel
 from models.predictor import Person, Pose, Predictor, person_score, poses_of, suppress
 
 Floats = NDArray[np.float32]
@@ -163,6 +163,27 @@ def test_a_detected_pose_is_answered_once_with_its_best_box(
     )
 
 
+def test_the_people_and_their_order_are_the_same_under_every_head(
+    model: PoseModel, image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(features: Features, head: str, *_: object) -> Decoded:
+        """Each head is surer of one end of the row than of the other."""
+        scores = np.linspace(0.3, 0.9, len(features))
+        if head == model.default_head:
+            scores = scores[::-1]
+        shape = (len(features), 17)
+        return Decoded(np.full((*shape, 2), 9.0), np.broadcast_to(scores[:, None], shape))
+
+    monkeypatch.setattr(model, "decode", told)
+    predictor = Predictor(model, Told([Box(40 * i, 20, 30, 60, 0.9) for i in range(4)]))
+    for head in model.heads:
+        people = predictor.predict(image, heads=[head])
+        assert [person.box.x for person in people] == [0, 40, 80, 120]
+        assert all(list(person.poses) == [head] for person in people)
+        own = [person.score for person in people]
+        assert own == sorted(own, reverse=head == model.default_head)
+
+
 def test_the_detector_is_asked_as_the_caller_wishes(
     model: PoseModel, image: NDArray[np.uint8]
 ) -> None:
@@ -204,7 +225,7 @@ def test_more_people_than_the_largest_batch_are_answered_in_parts(
     # A head that is named twice is run once, and nobody gets another one's joints for it.
     found = Predictor(small).predict(image, boxes=BOXES, heads=["simcc", "heatmap", "simcc"])
     assert counting.batches == [2, 2, 1]
-    assert counting.heads == ["simcc", "heatmap"] * 3
+    assert counting.heads == ["simcc"] * 3 + ["heatmap"] * 3
     together = Predictor(model).predict(image, boxes=BOXES, heads=["simcc", "heatmap"])
     for part, whole in zip(found, together, strict=True):
         _same(part, whole)
