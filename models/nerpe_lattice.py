@@ -84,9 +84,7 @@ class _Samples:
 
     def every(self, step: int) -> Floats:
         """(joints, h', w') of every step-th sample, up to the first that covers the last."""
-        x, y = (
-            np.arange(0, len(at) - 1 + step, step, np.int64) for at in (self.columns, self.rows)
-        )
+        x, y = (np.arange(0, len(at) - 1 + step, step) for at in (self.columns, self.rows))
         grid_x, grid_y = np.meshgrid(x, y)
         return self.at(grid_x.ravel(), grid_y.ravel()).reshape(len(self.joints), len(y), len(x))
 

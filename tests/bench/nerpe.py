@@ -10,6 +10,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -68,15 +69,15 @@ def decodes(model: PoseModel, counted: Counted, features: Features, slow: int) -
     apart: dict[int, list[NDArray[np.floating]]] = {r: [] for r in RESOLUTIONS}
     for number in range(len(features)):
         one = features[number : number + 1]
-        exact, *cost = counted.of(lambda one=one: model.decode(one, "nerpe", "standard", 256))
-        times["standard"].append(cost[0])
-        asked["standard"].append(cost[1])
+        exact, took, positions = counted.of(partial(model.decode, one, "nerpe", "standard", 256))
+        times["standard"].append(took)
+        asked["standard"].append(positions)
         for resolution in RESOLUTIONS:
-            found, *cost = counted.of(
-                lambda one=one, r=resolution: model.decode(one, "nerpe", "progressive", r)
+            found, took, positions = counted.of(
+                partial(model.decode, one, "nerpe", "progressive", resolution)
             )
-            times[resolution].append(cost[0])
-            asked[resolution].append(cost[1])
+            times[resolution].append(took)
+            asked[resolution].append(positions)
             if resolution > 256:
                 if number >= slow:
                     continue
@@ -108,19 +109,17 @@ def fields(model: PoseModel, counted: Counted, features: Features) -> None:
     same: list[bool] = []
     for number in range(len(features)):
         one, joint = features[number : number + 1], number % len(model.keypoints)
-        values = {}
+        values: dict[bool, Floats] = {}
         for exact in (False, True):
             values[exact], took, positions = counted.of(
-                lambda one=one, joint=joint, exact=exact: model.field(
-                    one, "nerpe", xs, ys, keypoints=[joint], exact=exact
-                )[0, 0]
+                partial(model.field, one, "nerpe", xs, ys, keypoints=[joint], exact=exact)
             )
             times[exact].append(took)
             if not exact:
                 asked.append(positions)
-        error = np.abs(values[False] - values[True])
-        errors.append(error.ravel())
-        touched.append(error[values[True] > TOUCHED])
+        error = np.abs(values[False] - values[True]).ravel()
+        errors.append(error)
+        touched.append(error[values[True].ravel() > TOUCHED])
         if values[True].max() > CONFIDENT:
             same.append(values[False].argmax() == values[True].argmax())
     refined, exactly = median(times[False]), median(times[True])
