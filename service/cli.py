@@ -1,4 +1,4 @@
-"""`subpose`: serve, predict, models, doctor, config.
+"""`subpose`: serve, predict, models, doctor, config, bench.
 
 Results go to stdout, all else to stderr. Exit codes: 0 all done; 1 something failed, each named;
 2 wrong usage or configuration; 130 interrupted.
@@ -18,6 +18,7 @@ from rich.table import Table
 
 from models.files import write_whole
 from service.api.parameters import DecodeName, PoseQuery
+from service.bench.cli import bench
 from service.catalog import load_catalog
 from service.console import complain, flag, one_line_errors, remark, stderr, stdout, stop, words
 from service.doctor import examine
@@ -246,6 +247,9 @@ def config() -> None:
         line = f"{PREFIX}{name.upper()}={'' if value is None else text}"
         unset = "# " if value is None else ""
         stdout.print(f"{unset + line:<52} # {source}", markup=False, soft_wrap=True)
+
+
+app.command()(bench)
 
 
 def _settings(**flags: object) -> Settings:

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from models.bundle import BUNDLES, load_bundle
 from models.engines import Floats, load_engine
 from models.pose import Features, PoseModel
-from tests.bench.load import Client
-from tests.bench.serve import p50, photo, pose, serving
+from service.bench.process import own_server
+from tests.bench.serve import Client, p50, photo, pose
 from training.data.images import read_image
 from training.truth import read_truth
 
@@ -137,7 +137,7 @@ def fields(model: PoseModel, counted: Counted, features: Features) -> None:
 def over_http(repeats: int) -> None:
     """GET /heatmap of one joint against POST /heatmap of the photo."""
     data = photo()
-    with serving() as server:
+    with own_server() as server:
         client = Client(server.url)
         print("\none joint's heatmap at 256 as png, over HTTP: p50, ms")
         print(f"{'head':<14}{'first':>8}{'GET':>8}{'POST':>8}{'POST/GET':>10}{'with box':>10}")

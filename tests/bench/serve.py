@@ -8,27 +8,25 @@ of different machines are of the same work.
 from __future__ import annotations
 
 import argparse
+import http.client
 import io
 import json
 import os
 import platform
-import re
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from PIL import Image, ImageOps
 
+from service.bench.figures import figures
+from service.bench.load import Plan
+from service.bench.process import Server, load, own_server
 from service.doctor import SAMPLE
-from tests.bench.load import Client, Load
 
 SIZE = (640, 480)
 PEOPLE = 4
@@ -36,42 +34,21 @@ CLIENTS = (1, 4, 16)
 SAMPLES = [64, 256, 1024]
 
 
-@dataclass(frozen=True)
-class Server:
-    """A running one."""
+class Client:
+    """One connection, kept."""
 
-    url: str
-    pid: int
-    ready_s: float
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        assert parts.hostname
+        self._connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=120)
 
-    @property
-    def peak_mb(self) -> float:
-        """The most memory it ever held, as Linux counts it."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
-        return int(kilobytes) / 1000
-
-
-@contextmanager
-def serving() -> Iterator[Server]:
-    """Start the service on a free port and wait until it is ready."""
-    command = [sys.executable, "-m", "service"]
-    env = {**os.environ, "SUBPOSE_PORT": "0", "SUBPOSE_HOST": "127.0.0.1"}
-    began = time.perf_counter()
-    process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr
-        said = []
-        for line in process.stderr:
-            said.append(line)
-            if found := re.search(r"ready on (http://\S+)", line):
-                break
-        else:
-            sys.exit(f"the server did not start:\n{''.join(said)}")
-        yield Server(found[1], process.pid, time.perf_counter() - began)
-    finally:
-        process.terminate()
-        process.communicate(timeout=60)
+    def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes, float]:
+        """Status, body and milliseconds of a call."""
+        began = time.perf_counter()
+        self._connection.request(method, path, body)
+        answer = self._connection.getresponse()
+        content = answer.read()
+        return answer.status, content, (time.perf_counter() - began) * 1000
 
 
 def photo() -> bytes:
@@ -99,14 +76,6 @@ def pose(**parameters: object) -> str:
     return f"/pose?{urlencode({'max_people': PEOPLE, **parameters})}"
 
 
-def loaded(server: Server, file: Path, clients: int, seconds: float) -> Load:
-    """Post from another process."""
-    arguments = [server.url, pose(keep=False), str(file), str(clients), str(seconds)]
-    command = [sys.executable, "-m", "tests.bench.load", *arguments]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return Load(**json.loads(done.stdout))
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.serve", description=__doc__)
@@ -115,7 +84,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, nargs="+", default=SAMPLES, help="of heatmaps")
     options = parser.parse_args()
     data = photo()
-    with serving() as server, tempfile.TemporaryDirectory() as folder:
+    with own_server() as server, tempfile.TemporaryDirectory() as folder:
         client = Client(server.url)
         card = next(card for card in _json(client, "/models")["models"] if card["default"])
         heads = [head["name"] for head in card["heads"]]
@@ -161,16 +130,13 @@ def _heatmaps(
 
 def _load(server: Server, file: Path, seconds: float) -> None:
     print("\nphoto to joints, the default head, with the detector")
-    print("clients  people/s  photos/s    p50 ms    p95 ms  failed")
+    print("clients  people/s  photos/s    p50 ms    p99 ms  failed")
     for clients in CLIENTS:
-        found = loaded(server, file, clients, seconds)
-        times = found.times_ms
-        if len(times) < 2:
-            print(f"{clients:>7}  fewer than two answers in {seconds:g} s: take more --seconds")
-            continue
-        rates = f"{found.people / found.seconds:>10.1f}{len(times) / found.seconds:>10.1f}"
-        p95 = quantiles(times, n=20, method="inclusive")[-1]
-        print(f"{clients:>7}{rates}{median(times):>10.0f}{p95:>10.0f}{found.failed:>8}")
+        plan = Plan(server.url, pose(keep=False), [str(file)], seconds, clients=clients)
+        found = figures(plan, load(plan))
+        lost = found.sent - found.answered
+        print(f"{clients:>7}{found.people_s:>10.1f}{found.photos_s:>10.1f}"
+              f"{found.p50_ms:>10.0f}{found.p99_ms:>10.0f}{lost:>8}")  # fmt: skip
 
 
 def _json(client: Client, path: str, body: bytes | None = None) -> Any:  # noqa: ANN401
