@@ -39,12 +39,12 @@ $(VENV)/.light: pyproject.toml constraints.txt
 
 $(VENV)/.full: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt -e '.[cpu,training,dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[cpu,redis,training,dev]'
 	touch $@ $(VENV)/.light
 
 $(VENV)-ultralytics/.full: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)-ultralytics
-	$(VENV)-ultralytics/bin/pip install -q -c constraints.txt -e '.[cpu,training,dev,ultralytics]'
+	$(VENV)-ultralytics/bin/pip install -q -c constraints.txt -e '.[cpu,redis,training,dev,ultralytics]'
 	touch $@
 
 clean:

@@ -95,14 +95,22 @@ class FeatureStore:
             return None
         entry = Entry(secrets.token_urlsafe(16), owner, photo, self.clock() + self.most_seconds)
         with self._lock:
-            self._expire()
-            while self.nbytes + photo.nbytes > self.most_bytes:
-                self._remove(next(iter(self._by_use)))
-                self.evicted += 1
-            self._by_age[entry.id] = entry
-            self._by_use[entry.id] = None
-            self.nbytes += photo.nbytes
+            self._insert(entry)
         return entry
+
+    def adopt(self, entry: Entry) -> bool:
+        """Hold what another replica keeps, for as long as that does; False where it is too old.
+
+        One that is larger than the whole store is not held, and nevertheless good.
+        """
+        with self._lock:
+            if entry.expires <= self.clock():
+                return False
+            if entry.id not in self._by_age and entry.photo.nbytes <= self.most_bytes:
+                self._insert(entry)
+                by_age = sorted(self._by_age.values(), key=lambda each: each.expires)
+                self._by_age = {each.id: each for each in by_age}
+        return True
 
     def get(self, id: str, owner: str) -> Entry:  # noqa: A002
         """The entry of this id.
@@ -141,6 +149,15 @@ class FeatureStore:
             entry = self._by_age.get(id)
             if entry is not None and entry.owner == owner:
                 self._remove(id)
+
+    def _insert(self, entry: Entry) -> None:
+        self._expire()
+        while self.nbytes + entry.photo.nbytes > self.most_bytes:
+            self._remove(next(iter(self._by_use)))
+            self.evicted += 1
+        self._by_age[entry.id] = entry
+        self._by_use[entry.id] = None
+        self.nbytes += entry.photo.nbytes
 
     def _expire(self) -> None:
         # All live equally long, so the oldest come first.

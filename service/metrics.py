@@ -51,6 +51,9 @@ class Metrics:
         self._kept_bytes = Gauge("kept_bytes", "Of kept features.", **shared)
         self._kept_photos = Gauge("kept_photos", "Photos whose features are kept.", **shared)
         self._evicted = Gauge("kept_evicted", "Kept photos dropped to make room.", **shared)
+        self._shared = Counter(
+            "shared_store_total", "Calls of the shared store.", ["operation", "outcome"], **shared
+        )
         self.engine = Gauge(
             "engine_info", "What the models run on.", ["model", "engine", "device"], **shared
         )
@@ -75,6 +78,10 @@ class Metrics:
         """Count one batch of the device."""
         self.batch_items.labels(lane).observe(items)
         self.batch_seconds.labels(lane).observe(seconds)
+
+    def shared(self, operation: str, outcome: str) -> None:
+        """Count one call of the shared store."""
+        self._shared.labels(operation, outcome).inc()
 
     def photo(self, model: str, people: int, seconds: Mapping[str, float]) -> None:
         """Count one photo: who was found, and the seconds of each stage."""

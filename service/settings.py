@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from models.bundle import BUNDLES
@@ -122,6 +123,15 @@ class Settings(BaseSettings):
         default=600, gt=0, description="how long features are kept at the most"
     )
 
+    features_url: SecretStr | None = Field(
+        default=None,
+        description="a Valkey or Redis server on which replicas share kept features, such as "
+        "redis://host:6379 (needs the extra `redis`)",
+    )
+    features_ms: float = Field(
+        default=100, gt=0, description="the most that a request waits for that server"
+    )
+
     stall_seconds: float = Field(
         default=90,
         gt=0,
@@ -143,6 +153,18 @@ class Settings(BaseSettings):
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise ValueError(f"there is no setting {name}{hint}")
         return self
+
+    @field_validator("features_url")
+    @classmethod
+    def _a_store_that_can_be_asked(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is None:
+            return None
+        schemes = ("redis://", "rediss://", "valkey://", "valkeys://", "unix://")
+        if not url.get_secret_value().startswith(schemes):
+            raise ValueError(f"not one of {', '.join(schemes)}")
+        if find_spec("redis") is None:
+            raise ValueError("needs the extra `redis`: pip install 'subpose[redis]'")
+        return url
 
     @property
     def allowed_hosts(self) -> frozenset[str] | None:

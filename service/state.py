@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from service.catalog import Catalog
 from service.features import FeatureStore
 from service.gate import ClientBuckets, Gate
+from service.kept import Kept
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.problems import Starting
 from service.scheduler import Scheduler
 from service.settings import Settings
+from service.shared import SharedPhotos
 from service.work import ModelLanes, warm_up
 
 
@@ -40,7 +42,7 @@ class State:
     metrics: Metrics = field(default_factory=Metrics, init=False)
     gate: Gate = field(init=False)
     clients: ClientBuckets = field(init=False)
-    store: FeatureStore = field(init=False)
+    store: Kept = field(init=False)
     scheduler: Scheduler = field(init=False)
     _loaded: Loaded | None = field(default=None, init=False)
 
@@ -48,14 +50,19 @@ class State:
         settings, metrics = self.settings, self.metrics
         self.gate = Gate(settings.requests, time.monotonic)
         self.clients = ClientBuckets(settings.client_limit, time.monotonic)
-        self.store = FeatureStore(settings.keep_bytes, settings.keep_seconds)
+        own = FeatureStore(settings.keep_bytes, settings.keep_seconds)
+        shared = None
+        if settings.features_url is not None:
+            url, limit_s = settings.features_url.get_secret_value(), settings.features_ms / 1000
+            shared = SharedPhotos(url, limit_s, count=metrics.shared)
+        self.store = Kept(own, shared, newest=settings.latest)
         self.scheduler = Scheduler(settings.queue_crops, on_batch=metrics.batch)
         metrics.watch(
             waiting=lambda: self.scheduler.waiting,
             inside=lambda: self.gate.inside,
-            kept_bytes=lambda: self.store.nbytes,
-            kept_photos=lambda: len(self.store),
-            evicted=lambda: self.store.evicted,
+            kept_bytes=lambda: own.nbytes,
+            kept_photos=lambda: len(own),
+            evicted=lambda: own.evicted,
         )
 
     @property
@@ -82,6 +89,7 @@ class State:
             lanes[name] = ModelLanes.of(model, count, self.scheduler.check)
             await asyncio.to_thread(warm_up, model, lanes[name])
             self.metrics.engine.labels(name, model.engine.name, model.engine.device).set(1)
+        self.store.weights = {name: model.bundle.digest for name, model in catalog.models.items()}
         self.scheduler.start()
         self._loaded = Loaded(catalog, Pipeline(self.settings, self.scheduler, lanes))
         self.gate.state = "ready"
@@ -92,3 +100,4 @@ class State:
         if self._loaded is not None:
             await asyncio.to_thread(self.scheduler.close)
             self._loaded.pipeline.close()
+        await self.store.close()

@@ -159,9 +159,10 @@ class FakeHouse:
     engine: FakeEngine = field(default_factory=FakeEngine)
     detector: FakeDetector = field(default_factory=FakeDetector)
     largest_batch: int = 4
+    digest: str = "sha256:fake"
 
     def load(self, settings: Settings) -> Catalog:
-        bundle = Bundle(Path("fake"), fake_manifest(self.largest_batch), "sha256:fake")
+        bundle = Bundle(Path("fake"), fake_manifest(self.largest_batch), self.digest)
         return Catalog(
             models={"fake": PoseModel(bundle, self.engine)},
             detectors={

@@ -20,6 +20,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from service.settings import Settings
+from tests.valkey import valkey
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -147,7 +148,7 @@ def test_an_image_is_not_run_by_root_and_holds_weights_and_code(target: str) -> 
     installed = instructions(f"installed-{target}")
     assert ("COPY", "models models") in installed
     (install,) = [rest for word, rest in installed if word == "RUN" and "pip install" in rest]
-    assert f'".[{target}]"' in install
+    assert f'".[{target},redis]"' in install
 
 
 def test_what_the_dockerfile_copies_is_not_ignored_and_data_and_environments_are() -> None:
@@ -165,13 +166,26 @@ def test_what_the_dockerfile_copies_is_not_ignored_and_data_and_environments_are
 
 
 def test_plain_up_is_the_gpu_and_the_cpu_has_a_profile_on_the_same_port() -> None:
-    assert services().keys() == {"gpu", "cpu"}
+    assert [name for name in services() if not services()[name].get("profiles")] == ["gpu"]
     assert "profiles" not in services()["gpu"]
     assert services()["cpu"]["profiles"] == ["cpu"]
     assert services()["cpu"]["ports"] == services()["gpu"]["ports"] == ["127.0.0.1:8000:8000"]
     (device,) = services()["gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
     assert "deploy" not in services()["cpu"]
+
+
+def test_the_shared_store_bounds_its_memory_drops_the_oldest_and_is_not_published(
+    tmp_path: Path,
+) -> None:
+    import redis
+
+    service = services()["features"]
+    assert "ports" not in service
+    _, *options = service["command"]
+    with valkey(tmp_path, options=options) as url, redis.Redis.from_url(url) as server:
+        told = server.config_get("maxmemory*")
+        assert told == told | {"maxmemory": str(1 << 30), "maxmemory-policy": "allkeys-lru"}
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -84,7 +84,7 @@ async def get_heatmap(
 ) -> Response:
     """Heatmaps of a person posted before, from kept features: no encoder pass."""
     loaded = state.loaded
-    entry = _entry(request, query.id, caller.owner, state)
+    entry = await _entry(request, query.id, caller.owner, state)
     photo = entry.photo
     wish = Wish.of(query, loaded.catalog.model(photo.model), accept_of(request))
     person = _person(query.person, len(photo.geometries))
@@ -185,16 +185,16 @@ async def _answer(
     return Response(content, media_type=MEDIA_TYPES[wish.kind], headers={"Subpose-Affine": affine})
 
 
-def _entry(request: Request, id: str | None, owner: str, state: State) -> Entry:  # noqa: A002
+async def _entry(request: Request, id: str | None, owner: str, state: State) -> Entry:  # noqa: A002
     """What is kept under the id, or the newest photo where that is allowed."""
     if id is not None:
-        return state.store.get(id, owner)
+        return await state.store.get(id, owner)
     if not state.settings.latest:
         raise InvalidParameter(("id", "needed, unless the server is started with SUBPOSE_LATEST"))
     # Through a proxy any visitor would see the photo of the one before.
     if any(name in _FORWARDING or name.startswith("x-forwarded-") for name in request.headers):
         raise InvalidParameter(("id", "needed in a request that a proxy has forwarded"))
-    return state.store.latest(owner)
+    return await state.store.latest(owner)
 
 
 def _person(number: int, people: int) -> int:

@@ -113,7 +113,7 @@ async def delete_pose(
     state: AppState,
 ) -> Response:
     """Forget what was kept of a photo, now."""
-    state.store.forget(id, caller.owner)
+    await state.store.forget(id, caller.owner)
     return Response(status_code=204)
 
 
@@ -168,7 +168,7 @@ class _Call:
         entry = None
         if self.query.keep:
             kept = await self.loaded.pipeline.background(kept_photo, photo, self.task)
-            entry = self.state.store.keep(kept, self.owner)
+            entry = await self.state.store.keep(kept, self.owner)
         return photo_body(photo, self.task, entry, self.query.image_id, timings, self.request_id)
 
     async def _see(self, data: bytes, timings: Timings) -> SeenPhoto:

@@ -251,4 +251,4 @@ def test_features_expire(house: FakeHouse) -> None:
         limit = time.monotonic() + 10
         while client.get("/heatmap", params={"id": kept}).status_code != 404:
             assert time.monotonic() < limit
-        assert server.state.store.nbytes == 0
+        assert server.state.store.own.nbytes == 0

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from models.geometry import Box, CropGeometry
 from models.pose import Features
-from service.features import FeatureStore, KeptPhoto
+from service.features import Entry, FeatureStore, KeptPhoto
 from service.problems import UnknownId
 
 GEOMETRY = CropGeometry.from_box(Box(0, 0, 10, 10), (48, 64))
@@ -166,3 +166,37 @@ def test_the_bytes_are_those_of_the_entries_whatever_happens(
                 continue
             there += held[id_]
         assert store.nbytes == there <= 20_000
+
+
+def adopted(store: FeatureStore, id_: str, expires: float, photo: KeptPhoto) -> bool:
+    return store.adopt(Entry(id_, "", photo, expires))
+
+
+def test_what_another_replica_keeps_is_held_until_it_expires_there(
+    store: FeatureStore, clock: Clock
+) -> None:
+    (own,) = ids(store, 1)
+    assert adopted(store, "theirs", clock.now + 5, kept())
+    assert adopted(store, "theirs", clock.now + 5, kept())
+    assert store.nbytes == 2 * kept().nbytes
+    # It came later and is older all the same.
+    assert store.latest("").id == own
+    clock.now += 5
+    with pytest.raises(UnknownId):
+        store.get("theirs", "")
+    assert store.get(own, "").id == own
+    assert store.nbytes == kept().nbytes
+    assert not adopted(store, "late", clock.now, kept())
+
+
+def test_what_another_replica_keeps_makes_room_and_is_not_held_where_there_is_none(
+    store: FeatureStore, clock: Clock
+) -> None:
+    first, *_ = ids(store, 3)
+    assert adopted(store, "theirs", clock.now + 5, kept())
+    with pytest.raises(UnknownId):
+        store.get(first, "")
+    assert adopted(store, "huge", clock.now + 5, kept(values=100_000))
+    with pytest.raises(UnknownId):
+        store.get("huge", "")
+    assert store.nbytes == 3 * kept().nbytes

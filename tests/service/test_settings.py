@@ -24,6 +24,26 @@ def test_keys_are_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hush" not in repr(Settings())
 
 
+@pytest.mark.parametrize(
+    "url", ["redis://:hush@host:6379/0", "rediss://host", "valkey://host", "unix:///run/valkey"]
+)
+def test_a_shared_store_is_named_by_its_url_which_is_not_printed(url: str) -> None:
+    settings = Settings.model_validate({"features_url": url})
+    assert settings.features_url
+    assert settings.features_url.get_secret_value() == url
+    assert "hush" not in repr(settings)
+
+
+def test_a_shared_store_of_another_kind_or_without_its_extra_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(ValidationError, match="not one of redis://"):
+        Settings.model_validate({"features_url": "http://host"})
+    monkeypatch.setattr("service.settings.find_spec", lambda name: None)
+    with pytest.raises(ValidationError, match="extra `redis`"):
+        Settings.model_validate({"features_url": "redis://host"})
+
+
 def test_an_unknown_variable_is_named_with_a_guess(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SUBPOSE_PROT", "9000")
     with pytest.raises(ValidationError, match="no setting SUBPOSE_PROT; did you mean SUBPOSE_PORT"):
