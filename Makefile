@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: serve test check format bench test-ultralytics clean
+.PHONY: serve test check format bench bench-peers test-ultralytics clean
 
 serve: export SUBPOSE_LATEST ?= true
 serve: $(VENV)/.light
@@ -28,6 +28,11 @@ format: $(VENV)/.full
 bench: $(VENV)/.full
 	$(BIN)/python -m tests.bench.serve
 
+# Against other servers, in an environment of their own; BENCH=--quick takes two minutes and writes nothing.
+BENCH ?= --page docs/bench.md
+bench-peers: $(VENV)-peers/.full
+	$(VENV)-peers/bin/python -m tests.bench.compare $(BENCH)
+
 # AGPL-3.0 code, in an environment of its own that nothing else uses.
 test-ultralytics: $(VENV)-ultralytics/.full
 	YOLO_CONFIG_DIR=$$(mktemp -d) $(VENV)-ultralytics/bin/pytest -q -m ultralytics
@@ -47,5 +52,10 @@ $(VENV)-ultralytics/.full: pyproject.toml constraints.txt
 	$(VENV)-ultralytics/bin/pip install -q -c constraints.txt -e '.[cpu,redis,training,dev,ultralytics]'
 	touch $@
 
+$(VENV)-peers/.full: pyproject.toml constraints.txt tests/bench/peers/requirements.txt
+	$(PYTHON) -m venv $(VENV)-peers
+	$(VENV)-peers/bin/pip install -q -c constraints.txt -e '.[cpu]' -r tests/bench/peers/requirements.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-ultralytics
+	rm -rf $(VENV) $(VENV)-ultralytics $(VENV)-peers
