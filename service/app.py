@@ -39,6 +39,7 @@ def create_app(settings: Settings, load: Callable[[Settings], Catalog] = load_ca
 
     app = _bare_app(state, lifespan=lifespan)
     app.include_router(pose.router)
+    app.include_router(pose.forget_router)
     app.include_router(heatmap.router)
     app.include_router(catalog.router)
     app.include_router(probes.router)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security.utils import get_authorization_scheme_param
 
 from service.problems import InvalidParameter, Unauthorized
 from service.state import State
@@ -24,7 +24,11 @@ def state_of(request: Request) -> State:
     return cast(State, request.app.state.subpose)
 
 
-AppState = Annotated[State, Depends(state_of)]
+async def _state_of(request: Request) -> State:
+    return state_of(request)  # a plain function would be called in a thread
+
+
+AppState = Annotated[State, Depends(_state_of)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +38,7 @@ class Caller:
     owner: str
 
 
-async def authorised(
-    request: Request,
-    state: AppState,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-) -> Caller:
+def authorise(request: Request, state: State) -> Caller:
     """Let in who has a key, where keys are set; count the request against the caller's limit.
 
     Raises:
@@ -49,7 +49,8 @@ async def authorised(
     if not keys:
         state.clients.take(request.client.host if request.client else "")
         return Caller("")
-    given = hashlib.sha256((credentials.credentials if credentials else "").encode()).digest()
+    scheme, credentials = get_authorization_scheme_param(request.headers.get("authorization"))
+    given = hashlib.sha256((credentials if scheme.lower() == "bearer" else "").encode()).digest()
     # Every key is compared, digests in constant time: how long it takes tells nothing.
     matches = [
         hmac.compare_digest(given, hashlib.sha256(key.get_secret_value().encode()).digest())
@@ -62,19 +63,16 @@ async def authorised(
     return Caller(owner)
 
 
+async def authorised(
+    request: Request,
+    state: AppState,
+    _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> Caller:
+    """`authorise`, for routes that FastAPI runs, and how the schema knows of keys."""
+    return authorise(request, state)
+
+
 Authorised = Annotated[Caller, Depends(authorised)]
-
-
-async def no_repeats(request: Request, caller: Authorised) -> None:
-    """A parameter given twice has no one value. Whoever has no key learns of that first.
-
-    Raises:
-        InvalidParameter: naming it.
-    """
-    counts = Counter(name for name, _ in request.query_params.multi_items())
-    repeated = [(name, "given more than once") for name, count in counts.items() if count > 1]
-    if repeated:
-        raise InvalidParameter(*repeated)
 
 
 async def no_query(request: Request) -> None:

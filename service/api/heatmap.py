@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from models.pose import Features
 from service.api.body import REQUEST_BODY, posted_images
-from service.api.dependencies import AppState, Authorised, no_repeats
+from service.api.dependencies import AppState, Authorised
 from service.api.errors import problem_responses
+from service.api.lean import LeanRoute
 from service.api.negotiation import MEDIA_TYPES, accept_of
 from service.api.parameters import GetHeatmapQuery, PostHeatmapQuery
 from service.api.patience import deadline_of, until, while_connected
@@ -43,7 +44,7 @@ from service.problems import (
 from service.state import State
 from service.timings import Timings
 
-router = APIRouter(tags=["heatmap"], dependencies=[Depends(no_repeats)])
+router = APIRouter(tags=["heatmap"], route_class=LeanRoute)
 
 _FORWARDING = (
     "forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip",

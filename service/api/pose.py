@@ -15,8 +15,9 @@ from models.formats import coco, openpose
 from models.predictor import Person
 from service.api.answers import kept_photo, photo_body
 from service.api.body import REQUEST_BODY, posted_images
-from service.api.dependencies import AppState, Authorised, authorised, no_query, no_repeats
+from service.api.dependencies import AppState, Authorised, authorised, no_query
 from service.api.errors import problem_body, problem_responses
+from service.api.lean import LeanRoute
 from service.api.negotiation import MEDIA_TYPES, accept_of, negotiate
 from service.api.parameters import PoseFormat, PoseQuery
 from service.api.patience import deadline_of, until, while_connected
@@ -51,7 +52,8 @@ from service.timings import Timings
 
 _JSON = MEDIA_TYPES["json"]
 
-router = APIRouter(tags=["pose"])
+router = APIRouter(tags=["pose"], route_class=LeanRoute)
+forget_router = APIRouter(tags=["pose"])
 
 PHOTO_PROBLEMS = (
     UnreadableImage, BadMultipart, Unauthorized, UnknownModel, UnknownDetector, NotAcceptable,
@@ -64,7 +66,6 @@ PHOTO_PROBLEMS = (
 @router.post(
     "/pose",
     response_class=Response,
-    dependencies=[Depends(no_repeats)],
     openapi_extra={"requestBody": REQUEST_BODY},
     responses={
         200: {
@@ -100,7 +101,7 @@ async def post_pose(
             return await while_connected(request, call.answer(images))
 
 
-@router.delete(
+@forget_router.delete(
     "/pose/{id}",
     status_code=204,
     response_class=Response,
