@@ -212,7 +212,7 @@ class LocalPose:
             for person in posed.people
         )
         seen = SeenPhoto(width, height, tuple(people), None)
-        body = photo_body(seen, self._task, None, posed.image_id, Timings(), "")
+        body = photo_body(seen, self._task, posed.image_id, Timings(), "")
         served = {"id", "expires", "timings_ms"}
         answer = body.model_dump(mode="json", exclude=served, exclude_unset=True)
         return {"file": str(posed.file), **answer}

@@ -57,7 +57,7 @@ class _Collector:
         self._header = self._value = b""
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        self.parts[-1].data += data[start:end]
+        self.parts[-1].data += memoryview(data)[start:end]
 
     def on_end(self) -> None:
         self.complete = True

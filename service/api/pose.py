@@ -23,6 +23,7 @@ from service.api.parameters import PoseFormat, PoseQuery
 from service.api.patience import deadline_of, until, while_connected
 from service.api.schemas import PoseBody, PoseResults, ProblemBody
 from service.api.tasks import pose_task
+from service.features import KeptPhoto
 from service.pipeline import SeenPhoto, Task
 from service.problems import (
     AnswerTooLarge,
@@ -166,11 +167,15 @@ class _Call:
 
     async def _one(self, data: bytes, timings: Timings) -> PoseBody:
         photo = await self._see(data, timings)
-        entry = None
-        if self.query.keep:
-            kept = await self.loaded.pipeline.background(kept_photo, photo, self.task)
-            entry = await self.state.store.keep(kept, self.owner)
-        return photo_body(photo, self.task, entry, self.query.image_id, timings, self.request_id)
+        body, kept = await self.loaded.pipeline.background(self._prepared, photo, timings)
+        entry = await self.state.store.keep(kept, self.owner) if kept else None
+        if entry is None:
+            return body
+        return body.model_copy(update={"id": entry.id, "expires": entry.expires_at})
+
+    def _prepared(self, photo: SeenPhoto, timings: Timings) -> tuple[PoseBody, KeptPhoto | None]:
+        kept = kept_photo(photo, self.task) if self.query.keep else None
+        return photo_body(photo, self.task, self.query.image_id, timings, self.request_id), kept
 
     async def _see(self, data: bytes, timings: Timings) -> SeenPhoto:
         photo = await self.loaded.pipeline.see(data, self.task, timings)

@@ -1,4 +1,4 @@
-"""What answers look like as JSON. Coordinates have two decimals, scores four; all are finite."""
+"""What answers look like as JSON; who fills them in rounds. All numbers are finite."""
 
 from __future__ import annotations
 
@@ -6,17 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-# `+ 0.0` makes a negative zero a plain one.
 Coordinate = Annotated[
-    float,
-    AfterValidator(lambda value: round(value, 2) + 0.0),
-    Field(allow_inf_nan=False, description="pixels of the posted image, 2 decimals"),
+    float, Field(allow_inf_nan=False, description="pixels of the posted image, 2 decimals")
 ]
-Score = Annotated[
-    float,
-    AfterValidator(lambda value: round(value, 4) + 0.0),
-    Field(ge=0, le=1, description="4 decimals"),
-]
+Score = Annotated[float, Field(ge=0, le=1, description="4 decimals")]
 Milliseconds = Annotated[float, AfterValidator(lambda value: round(value, 1)), Field(ge=0)]
 
 
