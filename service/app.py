@@ -13,6 +13,7 @@ from starlette.types import Lifespan
 
 from service.api import catalog, errors, heatmap, pages, pose, probes
 from service.api.middleware import BodyGuard, HostCheck, RequestContext
+from service.api.parting import Parting
 from service.catalog import Catalog, load_catalog
 from service.settings import Settings
 from service.state import State
@@ -93,4 +94,5 @@ def _bare_app(
             expose_headers=EXPOSED,
         )
     app.add_middleware(RequestContext, metrics=state.metrics)
+    app.add_middleware(Parting)
     return app

@@ -147,21 +147,11 @@ class SlowBody(Problem):
 
     status, code, title = 408, "slow_body", "The body came too slowly"
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """What is left of the body is not read."""
-        return {"Connection": "close"}
-
 
 class BodyTooLarge(Problem):
     """Over the limit of a body, declared or counted."""
 
     status, code, title = 413, "body_too_large", "The body is too large"
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """What is left of the body is not read."""
-        return {"Connection": "close"}
 
 
 class TooManyPixels(Problem):

@@ -13,6 +13,7 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api.errors import MEDIA_TYPE, problem_body
+from service.api.parting import LINGER_BYTES, LINGER_S
 from service.problems import BadRequest, HeadersTooLarge, Problem
 from service.settings import Settings
 
@@ -34,6 +35,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.access_log = False
         self._received = 0
         self._in_headers = True
+        self._parting = False
         self._patience: TimerHandle | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
@@ -47,21 +49,29 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count what comes before the headers are complete."""
-        if self._in_headers:
+        """Count what comes before the headers are complete, and what comes too late."""
+        if self._in_headers or self._parting:
             self._received += len(data)
+        if self._parting:
+            if self._received > LINGER_BYTES:
+                self._hang_up()
+            return
         super().data_received(data)
         if self._in_headers and self._received > self._settings.header_bytes:
             self._refuse()
 
     def on_message_begin(self) -> None:
         """A request begins."""
+        if self._parting:
+            return
         super().on_message_begin()
         self._in_headers = True
         self._wait(self._settings.header_seconds)
 
     def on_headers_complete(self) -> None:
         """The headers are here: large ones are refused before the application sees them."""
+        if self._parting:
+            return
         self._in_headers = False
         self._received = 0
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
@@ -73,14 +83,15 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """All of the request is here."""
+        if self._parting:
+            return
         self._wait(None)
         self._in_headers = True
-        if self.cycle is not None:
-            super().on_message_complete()
+        super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
         """Part of the body; of a refused request nobody wants it."""
-        if self.cycle is not None:
+        if not self._parting:
             super().on_body(body)
 
     def send_400_response(self, msg: str) -> None:
@@ -115,8 +126,8 @@ class BoundedProtocol(HttpToolsProtocol):
         )
 
     def _answer(self, problem: Problem) -> None:
-        """Say what is wrong, past the application, and hang up."""
-        if self.transport.is_closing():
+        """Say what is wrong, past the application, listen no more and hang up soon."""
+        if self._parting or self.transport.is_closing():
             return
         request_id = secrets.token_hex(8)
         body = json.dumps(problem_body(problem, request_id)).encode()
@@ -124,5 +135,10 @@ class BoundedProtocol(HttpToolsProtocol):
             f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
             f"x-request-id: {request_id}\r\nserver-timing: total;dur=0\r\nconnection: close\r\n\r\n"
         )
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # for the application, which may be reading a body
+            self.cycle.message_event.set()
         self.transport.write(STATUS_LINE[problem.status] + head.encode() + body)
-        self.transport.close()
+        self.transport.write_eof()
+        self._parting, self._received = True, 0
+        self._wait(LINGER_S)

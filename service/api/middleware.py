@@ -20,8 +20,6 @@ from service.timings import Timings
 logger = logging.getLogger("service.access")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_LINGER_S = 1.0
-"""How long what is left of a refused body is still read, so that the client sees the answer."""
 
 
 class RequestContext:
@@ -121,11 +119,8 @@ class BodyGuard:
         """Serve one request."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        headers = Headers(scope=scope)
-        declared = headers.get("content-length", "0")
+        declared = Headers(scope=scope).get("content-length", "0")
         if declared.isdigit() and int(declared) > self._most:
-            if headers.get("expect", "").lower() != "100-continue":
-                await _linger(receive)
             return await problem_response(self._too_large(), scope)(scope, receive, send)
         size, complete = 0, False
         deadline = time.monotonic() + self._seconds
@@ -144,8 +139,6 @@ class BodyGuard:
             complete = not message.get("more_body", False)
             length = len(message.get("body", b""))
             if size + length > self._most:
-                if not complete:
-                    await _linger(receive)
                 raise self._too_large()
             if self._held + length > self._most_together:
                 raise Overloaded("too many bytes are being received; try again later")
@@ -162,13 +155,3 @@ class BodyGuard:
         return BodyTooLarge(
             f"a body may have {self._most} bytes; send a smaller image, or fewer in one call"
         )
-
-
-async def _linger(receive: Receive) -> None:
-    """Throw away what comes for a moment: closing on a sender would reset it before it reads."""
-    try:
-        async with asyncio.timeout(_LINGER_S):
-            while (await receive()).get("more_body", False):
-                pass
-    except TimeoutError:
-        pass

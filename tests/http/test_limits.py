@@ -1,7 +1,11 @@
 """Many clients, hang-ups, drips: what a stranger may do and what it may not cost the others."""
 
+import contextlib
+import json
+import shutil
 import socket
 import struct
+import subprocess
 import time
 import zlib
 from collections.abc import Iterator
@@ -82,26 +86,147 @@ def test_a_client_that_hangs_up_frees_its_crops() -> None:
     assert house.engine.batches == [4, 1]
 
 
-def test_dripping_connections_are_closed_and_cost_nobody_else() -> None:
-    with running(FakeHouse(), header_seconds=0.3) as server, server.client() as client:
-        socks = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(50)]
+def test_two_hundred_dripping_connections_are_closed_and_cost_nobody_else() -> None:
+    starts = (
+        b"",
+        b"POST /pose HTTP/1.1\r\nHost: loc",
+        b"POST /pose HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n",
+        b"POST /pose HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nfff\r\n",
+    )
+    with (
+        running(FakeHouse(), header_seconds=0.5, body_seconds=0.5) as server,
+        server.client() as client,
+        contextlib.ExitStack() as stack,
+    ):
+        socks = [stack.enter_context(raw.connected(server)) for _ in range(200)]
         for number, sock in enumerate(socks):
-            if number % 2:  # the others never say a word
-                sock.sendall(b"POST /pose HTTP/1.1\r\nHost: loc")
-        assert client.post("/pose", content=photo()).status_code == 200
-        for sock in socks:
-            sock.settimeout(30)
+            sock.sendall(starts[number % len(starts)])
+
+        def drip(sock: socket.socket) -> bool:
+            """Send one more byte; whether somebody still listens."""
+            try:
+                sock.sendall(b"a")
+            except (BrokenPipeError, ConnectionResetError):
+                return False
+            return True
+
+        drippers = [sock for number, sock in enumerate(socks) if number % len(starts)]
+        while drippers:
+            drippers = [sock for sock in drippers if drip(sock)]
+            assert client.post("/pose", content=photo()).status_code == 200
+        for sock in socks[:: len(starts)]:  # who never says a word
             assert sock.recv(1) == b""
-            sock.close()
 
 
 def test_who_sends_on_after_the_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.protocol._GRACE_S", 0.2)
-    with running(FakeHouse(), body_seconds=0.2) as server, raw.connected(server) as sock:
+    monkeypatch.setattr("service.api.parting.LINGER_S", 0.1)
+    with running(FakeHouse()) as server, raw.connected(server) as sock:
         sock.sendall(b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n")
-        assert raw.answer(sock)[0] == 404
+        status, headers, _ = raw.answer(sock)
+        assert (status, headers["connection"]) == (404, "close")
         sock.sendall(b"a")
         assert sock.recv(1) == b""
+
+
+def test_who_never_stops_sending_is_cut_off_after_a_megabyte(
+    shared_server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.api.parting.LINGER_S", 600)
+    with raw.connected(shared_server) as sock:
+        sock.sendall(
+            b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        assert raw.answer(sock)[0] == 404
+        chunks = raw.chunked(b"a" * 50_000) * 2_000
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            sock.sendall(chunks)
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 800000\r\n\r\n", 404),
+        (b"POST /pose?a=b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 800000\r\n\r\n", 422),
+        (b"POST /pose HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2800000\r\n\r\n", 413),
+        (b"POST /pose HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 900_000, 431),
+        (b"NONSENSE\r\n\r\n", 400),
+    ],
+)
+def test_a_refusal_arrives_though_the_client_sends_before_it_reads(
+    shared_server: Running, request_: bytes, status: int
+) -> None:
+    with raw.connected(shared_server) as sock:
+        sock.sendall(request_)
+        # Were the connection closed on what is still being sent, this would fail, or the answer
+        # be lost with it.
+        for _ in range(8):
+            sock.sendall(b"a" * 100_000)
+        answered, _, body = raw.answer(sock)
+        assert answered == status
+        assert json.loads(body)["status"] == status
+        assert sock.recv(1) == b""
+
+
+def test_a_refused_small_body_does_not_cost_the_connection(shared_server: Running) -> None:
+    body = photo()
+    head = b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with raw.connected(shared_server) as sock:
+        for path, status in ((b"/pose?a=b", 422), (b"/nothing", 404), (b"/pose", 200)):
+            sock.sendall(b"POST " + path + head + body)
+            answered, headers, _ = raw.answer(sock)
+            assert (answered, headers.get("connection")) == (status, None)
+
+
+@pytest.mark.parametrize(("path", "status"), [("/pose?a=b", 422), ("/nothing", 404)])
+def test_who_asks_before_sending_is_refused_without_a_word_of_going_on(
+    shared_server: Running, path: str, status: int
+) -> None:
+    with raw.connected(shared_server) as sock:
+        sock.sendall(
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n"
+            "Expect: 100-continue\r\n\r\n".encode()
+        )
+        answered, headers, _ = raw.answer(sock)
+        assert (answered, headers["connection"]) == (status, "close")
+
+
+def test_who_asks_before_sending_is_told_to_go_on(shared_server: Running) -> None:
+    body = photo()
+    with raw.connected(shared_server) as sock:
+        sock.sendall(
+            b"POST /pose HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n"
+            b"Expect: 100-continue\r\n\r\n" % len(body)
+        )
+        assert raw.answer(sock)[0] == 100
+        sock.sendall(body)
+        assert raw.answer(sock)[0] == 200
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize(
+    ("path", "size", "expect", "status"),
+    [
+        ("/pose?a=b", 1_900_000, "100-continue", 422),
+        ("/pose?a=b", 1_900_000, "", 422),
+        ("/pose", 19_000_000, "100-continue", 413),
+        ("/pose", 19_000_000, "", 413),
+    ],
+)
+def test_curl_sees_every_refusal(
+    shared_server: Running, tmp_path: Path, path: str, size: int, expect: str, status: int
+) -> None:
+    (tmp_path / "photo").write_bytes(bytes(size))
+    command = [
+        "curl", "-s", "-S", "--http1.1", "--noproxy", "*", "-H", f"Expect:{expect}",
+        "-w", "\n%{http_code} %{size_upload}", "--data-binary", f"@{tmp_path / 'photo'}",
+        shared_server.url + path,
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    body, _, told = done.stdout.rpartition("\n")
+    assert json.loads(body)["status"] == status == int(told.split()[0])
+    if expect:
+        assert told.split()[1] == "0"
 
 
 def test_a_kept_connection_serves_many_requests(shared_server: Running) -> None:
