@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from models.calibration import Calibration
 from models.keypoints import KEYPOINT_SETS
 
 BUNDLES = Path(__file__).parent / "bundles"
@@ -62,20 +63,27 @@ class CropSpec(_Strict):
     padding: float = Field(ge=1, le=2)
 
 
-class SimccSpec(_Strict):
-    """Graph: features -> logits x (B, K, W*split), y (B, K, H*split)."""
+class _HeadSpec(_Strict):
+    """What every head has."""
 
     graph: str
+    calibration: Calibration | None = Field(
+        None, description="null: scores are raw peaks, and no joint has a sigma"
+    )
+
+
+class SimccSpec(_HeadSpec):
+    """Graph: features -> logits x (B, K, W*split), y (B, K, H*split)."""
+
     split: float = Field(ge=1)
     sigma: tuple[float, float] = Field(description="of the labels in bins, x and y")
     window: float = Field(2.0, gt=0, description="sigmas around the peak in the expectation")
     decode: Literal["expectation", "argmax"]
 
 
-class HeatmapSpec(_Strict):
+class HeatmapSpec(_HeadSpec):
     """Graph: features -> (B, K, height, width)."""
 
-    graph: str
     width: int = Field(ge=4)
     height: int = Field(ge=4)
     grid: Literal["legacy", "udp"]
@@ -91,11 +99,10 @@ class HeatmapSpec(_Strict):
         return blur
 
 
-class NerpeSpec(_Strict):
+class NerpeSpec(_HeadSpec):
     """Graphs: features -> cells (B, C, height, width); cells, points (B, Q, 2) -> (B, Q, K)."""
 
     cells: str
-    graph: str
     width: int = Field(ge=1, description="of the grid of cells")
     height: int = Field(ge=1)
     sigma: float = Field(gt=0, description="of the targets, in normalised positions")

@@ -40,7 +40,7 @@ def draw_people(
     people: Sequence[Person],
     keypoints: KeypointSet,
     *,
-    min_score: float = 0.3,
+    min_score: float = 0.5,
     single: RGB | None = None,
 ) -> NDArray[np.uint8]:
     """The photo with each person's skeleton (of the first head) over it.

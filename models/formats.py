@@ -23,8 +23,9 @@ BODY_25 = (
 MIDPOINTS = {"neck": ("left_shoulder", "right_shoulder"), "mid_hip": ("left_hip", "right_hip")}
 """What BODY_25 was itself trained on: joints that are the middle of two others."""
 MISSING: Joint = (0.0, 0.0, 0.0)
-NOT_FOUND_BELOW = 0.05
-"""OpenPose's own threshold: what scores lower is written as missing, as OpenPose does."""
+NOT_FOUND_BELOW = 0.1
+"""What scores lower is written as missing, as OpenPose does with peaks below 0.05: of joints with
+such a peak one in ten is right."""
 
 
 class CocoRow(TypedDict):

@@ -137,6 +137,11 @@ class CropGeometry:
         return np.column_stack([linear, -linear @ self.matrix[:, 2]])
 
     @property
+    def scale(self) -> float:
+        """Px of the image along a pixel of the crop, the mean of all directions."""
+        return 1 / math.sqrt(abs(float(np.linalg.det(self.matrix[:, :2]))))
+
+    @property
     def box(self) -> Box:
         """The crop's extent in the image (px, from edge to edge), without rotation."""
         (x1, y1), (x2, y2) = self.to_image(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bundle import Bundle
+from models.arrays import Array
+from models.bundle import Bundle, HeatmapSpec, NerpeSpec, SimccSpec
+from models.calibration import Calibration
 from models.codecs import Decoded, HeatmapCodec, NerpeCodec, SimccCodec
 from models.engines import Engine, Floats
 from models.geometry import Box, CropGeometry
@@ -134,6 +136,7 @@ class PoseModel:
         decode: str | None = None,
         resolution: int | None = None,
         *,
+        sigma: bool = False,
         check: Callable[[], None] = lambda: None,
     ) -> Decoded:
         """Joints of a batch.
@@ -143,24 +146,46 @@ class PoseModel:
             head: one of `heads`.
             decode: one of `decodes[head]`; None for the manifest's choice.
             resolution: of NerPE's lattice along the crop's longer side; None for the manifest's.
+            sigma: also how far off each joint may be.
             check: called now and then in long work, which it ends by raising.
 
         Raises:
-            ValueError: as `checked` says.
+            ValueError: as `checked` says; a sigma of a head that is not calibrated.
         """
         decode = self.checked(head, decode, resolution)
+        calibration = self.calibration(head)
+        spread: Callable[[Array], Array]
         if head == "simcc":
             simcc = self.manifest.heads.simcc
             assert simcc is not None
             logits = self._simcc_logits(features)
-            return self._simcc.decode(*logits, decode, window=simcc.window)  # type: ignore[arg-type]
-        if head == "heatmap":
-            return self._heatmap.decode(self._heatmaps(features), decode)  # type: ignore[arg-type]
-        spec = self.manifest.heads.nerpe
-        assert spec is not None
-        field = self._field(features, check)
-        like = np.empty((len(features), 0), np.float32)
-        return self._nerpe.decode(field, like, decode, resolution or spec.resolution)  # type: ignore[arg-type]
+            decoded = self._simcc.decode(*logits, decode, window=simcc.window)  # type: ignore[arg-type]
+            spread = partial(self._simcc.spread, *logits)
+        elif head == "heatmap":
+            maps = self._heatmaps(features)
+            decoded = self._heatmap.decode(maps, decode)  # type: ignore[arg-type]
+            spread = partial(self._heatmap.spread, maps)
+        else:
+            spec = self.manifest.heads.nerpe
+            assert spec is not None
+            field = self._field(features, check)
+            like = np.empty((len(features), 0), np.float32)
+            decoded = self._nerpe.decode(field, like, decode, resolution or spec.resolution)  # type: ignore[arg-type]
+            spread = partial(self._nerpe.spread, field)
+        if calibration is None:
+            if sigma:
+                raise ValueError(f"head {head!r} of {self.name} is not calibrated: it has no sigma")
+            return decoded
+        return replace(
+            decoded,
+            scores=calibration.score(decoded.scores),
+            sigmas=calibration.sigma(spread(decoded.points)) if sigma else None,
+        )
+
+    def calibration(self, head: str) -> Calibration | None:
+        """What a head's scores and spreads are worth; None where that was not measured."""
+        spec: SimccSpec | NerpeSpec | HeatmapSpec = getattr(self.manifest.heads, head)
+        return spec.calibration
 
     def checked(self, head: str, decode: str | None, resolution: int | None) -> str:
         """The decode to use.
@@ -217,7 +242,11 @@ class PoseModel:
         if len(xs) and len(ys) and chosen:
             if head == "simcc":
                 x, y = self._simcc_logits(features)
-                values = self._simcc.field(x[:, chosen], y[:, chosen], xs, ys)
+                x, y = x[:, chosen], y[:, chosen]
+                calibration = self.calibration(head)
+                scores = self._simcc.decode(x, y, "argmax").scores
+                scores = scores if calibration is None else calibration.score(scores)
+                values = self._simcc.field(x, y, xs, ys, scores)
             elif head == "heatmap":
                 values = self._heatmap.field(self._heatmaps(features)[:, chosen], xs, ys)
             else:

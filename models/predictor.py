@@ -29,11 +29,14 @@ class Pose:
         points: (K, 2) float64, image px.
         scores: (K,) float64 in [0, 1].
         resolution: of NerPE's lattice, None for other heads.
+        sigmas: (K,) float64, image px, within which 68 % of such joints lie; None where not
+            asked for.
     """
 
     points: NDArray[np.float64]
     scores: NDArray[np.float64]
     resolution: int | None = None
+    sigmas: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,11 +71,14 @@ def poses_of(decoded: Decoded, geometries: Sequence[CropGeometry]) -> list[Pose]
     """A decoded batch in pixels of the image: one pose a crop."""
     return [
         Pose(
-            geometry.to_image(np.asarray(points, np.float64)),
-            np.asarray(scores, np.float64),
+            geometry.to_image(np.asarray(decoded.points[row], np.float64)),
+            np.asarray(decoded.scores[row], np.float64),
             decoded.resolution,
+            None
+            if decoded.sigmas is None
+            else np.asarray(decoded.sigmas[row], np.float64) * geometry.scale,
         )
-        for geometry, points, scores in zip(geometries, decoded.points, decoded.scores, strict=True)
+        for row, geometry in enumerate(geometries)
     ]
 
 
@@ -136,6 +142,7 @@ class Predictor:
         flip: bool = False,
         max_people: int = 20,
         min_box_score: float | None = None,
+        sigma: bool = False,
     ) -> list[Person]:
         """Find people and their joints.
 
@@ -148,15 +155,16 @@ class Predictor:
             flip: average with the mirrored crops.
             max_people: of the detected ones, best box scores first.
             min_box_score: of the detected ones; None for the detector's own threshold.
+            sigma: also how far off each joint may be.
 
         Raises:
             ValueError: neither boxes nor a detector; a box without area; a head or decode that
-                the model does not have.
+                the model does not have; a sigma of a head that is not calibrated.
         """
         encoded = self.encode(
             image, boxes=boxes, flip=flip, max_people=max_people, min_box_score=min_box_score
         )
-        return self.read(encoded, heads, decode, resolution)
+        return self.read(encoded, heads, decode, resolution, sigma=sigma)
 
     def encode(
         self,
@@ -194,18 +202,23 @@ class Predictor:
         heads: Sequence[str] | None = None,
         decode: str | None = None,
         resolution: int | None = None,
+        *,
+        sigma: bool = False,
     ) -> list[Person]:
         """The second half of `predict`, with the same arguments: joints, people.
 
         Raises:
-            ValueError: a head or decode that the model does not have.
+            ValueError: a head or decode that the model does not have; a sigma of a head that is
+                not calibrated.
         """
         # Always the same head decides, so that people have the same numbers under every one.
         judge = self.model.default_head
         heads = list(dict.fromkeys(heads or [judge]))
         for head in heads:
             self.model.checked(head, decode, resolution)
-        poses = {head: self._poses(encoded, head, decode, resolution) for head in heads}
+        poses = {
+            head: self._poses(encoded, head, decode, resolution, sigma=sigma) for head in heads
+        }
         if encoded.detected and judge not in poses:
             poses[judge] = self._poses(encoded, judge)
         people = [
@@ -224,10 +237,13 @@ class Predictor:
         head: str,
         decode: str | None = None,
         resolution: int | None = None,
+        *,
+        sigma: bool = False,
     ) -> list[Pose]:
         poses: list[Pose] = []
         for part in self._batches(len(encoded.boxes)):
-            decoded = self.model.decode(encoded.features[part], head, decode, resolution)
+            features = encoded.features[part]
+            decoded = self.model.decode(features, head, decode, resolution, sigma=sigma)
             poses += poses_of(decoded, encoded.geometries[part])
         return poses
 

@@ -124,6 +124,9 @@ def predict(
     max_people: Annotated[int, typer.Option(help="Best box scores first.")] = 20,
     min_box_score: Annotated[float | None, typer.Option(help="Of the detector's boxes.")] = None,
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored crop.")] = False,
+    sigma: Annotated[
+        bool, typer.Option("--sigma", help="Say within how many pixels each joint lies.")
+    ] = False,
     model: Model = None,
     detector: Detector = None,
     device: Device = None,
@@ -149,7 +152,7 @@ def predict(
         )
         query = PoseQuery(
             head=head, decode=decode, resolution=resolution, boxes=boxes, max_people=max_people,
-            min_box_score=min_box_score, flip=flip, format=format,
+            min_box_score=min_box_score, flip=flip, sigma=sigma, format=format,
         )  # fmt: skip
         local = LocalPose(settings, query)
         ids = image_ids(files)

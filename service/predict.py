@@ -171,7 +171,9 @@ class LocalPose:
         """The people, each head decoded in its own way."""
         everyone = replace(encoded, detected=False)
         by_head = [
-            self._predictor.read(everyone, [choice.head], choice.decode, choice.resolution)
+            self._predictor.read(
+                everyone, [choice.head], choice.decode, choice.resolution, sigma=choice.sigma
+            )
             for choice in self._task.decoded
         ]
         people = [

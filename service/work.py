@@ -35,6 +35,8 @@ class HeadChoice:
     decode: str
     resolution: int | None
     """Of NerPE's lattice, as it will be used."""
+    sigma: bool = False
+    """Also how far off each joint may be."""
 
     @property
     def parts(self) -> float:
@@ -202,11 +204,11 @@ def _run_crops(
     for choice in dict.fromkeys(choice for item in items for choice in item.heads):
         asked = [index for index, item in enumerate(items) if choice in item.heads]
         batch = features if len(asked) == len(items) else Features.stack([rows[i] for i in asked])
-        answer = model.decode(batch, choice.head, choice.decode, choice.resolution, check=check)
+        answer = model.decode(
+            batch, choice.head, choice.decode, choice.resolution, sigma=choice.sigma, check=check
+        )
         for row, index in enumerate(asked):
-            decoded[index][choice.head] = Decoded(
-                answer.points[row : row + 1], answer.scores[row : row + 1], answer.resolution
-            )
+            decoded[index][choice.head] = answer[row : row + 1]
     times = BatchTimes(encoded - began, time.monotonic() - encoded)
     return [
         CropResult(row, {choice.head: own[choice.head] for choice in item.heads}, times)
@@ -235,4 +237,5 @@ def _finite(features: Features, decoded: dict[str, Decoded]) -> bool:
     arrays = [features.plain] if features.mirrored is None else [features.plain, features.mirrored]
     for answer in decoded.values():
         arrays += [answer.points, answer.scores]
+        arrays += [] if answer.sigmas is None else [answer.sigmas]
     return all(bool(np.isfinite(array).all()) for array in arrays)

@@ -118,6 +118,13 @@ class FakeDetector:
         ]
 
 
+CALIBRATION = {
+    "score": {"raw": [0, 1], "value": [0, 1]},
+    "sigma": {"raw": [0, 100], "value": [0, 50]},
+}
+"""Of all heads but `heatmap`: scores as they are, a sigma of half the spread."""
+
+
 def fake_manifest(largest_batch: int = 4) -> PoseManifest:
     return PoseManifest.model_validate(
         {
@@ -136,7 +143,7 @@ def fake_manifest(largest_batch: int = 4) -> PoseManifest:
             "heads": {
                 "simcc": {
                     "graph": "s.onnx", "split": 2, "sigma": [SIGMA_BINS, SIGMA_BINS],
-                    "decode": "expectation",
+                    "decode": "expectation", "calibration": CALIBRATION,
                 },
                 "heatmap": {
                     "graph": "h.onnx", "width": 12, "height": 16, "grid": "legacy", "sigma": 2,
@@ -145,6 +152,7 @@ def fake_manifest(largest_batch: int = 4) -> PoseManifest:
                 "nerpe": {
                     "cells": "c.onnx", "graph": "n.onnx", "width": 3, "height": 4,
                     "sigma": SIGMA, "decode": "progressive", "resolution": 512,
+                    "calibration": CALIBRATION,
                 },
             },
             "default_head": "simcc",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
@@ -13,29 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle import BUNDLES, Bundle, PoseManifest, load_bundle
+from models.detectors import load_detector
 from models.engines import load_engine
 from models.files import write_whole
 from models.pose import PoseModel
+from models.predictor import Predictor
 from training.config import Experiment, load_experiment
 from training.errors import TrainingError
-from training.evaluate import Reading, evaluate
 from training.evaluation import GROUND_TRUTH, Evaluation, Figures
+from training.log import read_log, training_seconds
 from training.report import (
     chart_of_losses,
+    chart_of_reliability,
     chart_of_thresholds,
     default_rows,
-    read_log,
+    equivariance_table,
     table,
     tables,
 )
-from training.sheet import Example, draw_sheet, pick_examples
-from training.truth import read_truth
+from training.showcase import Credit, credits_of, draw_showcase
 
-FREE = (4, 7, 8)
-"""COCO's numbers of the licences of photos that may lie here: CC BY 2.0, no known copyright
-restrictions, work of the United States government."""
-
-EXAMPLES = 6
+DETECTOR = "person-n"
+"""Finds the people in the photos that the card shows."""
 
 _TEMPLATE = Path(__file__).with_name("card.md")
 _REPORTED = "coco/val"
@@ -50,7 +48,7 @@ def write_card(config: Path, data: Path, folder: Path | None = None) -> list[Pat
 
     Args:
         config: the experiment that made the bundle; its run's `log.csv` is read.
-        data: the folder with `coco/`, for the examples.
+        data: the folder with `demo/`, for the examples.
         folder: of the bundle, with `evaluation.json` in it; None for the committed one.
 
     Returns:
@@ -67,15 +65,16 @@ def write_card(config: Path, data: Path, folder: Path | None = None) -> list[Pat
     evaluation = Evaluation.model_validate_json((folder / "evaluation.json").read_bytes())
     _check(experiment, bundle, evaluation)
     log = experiment.folder / "log.csv"
-    examples, licences = _examples(bundle, data)
+    rows = default_rows(evaluation, bundle.pose, _REPORTED)
+    predictor = Predictor(PoseModel(bundle, load_engine(bundle)), load_detector(DETECTOR))
     pictures = {
         "losses.png": chart_of_losses(log),
-        "thresholds.png": chart_of_thresholds(
-            default_rows(evaluation, bundle.pose, _REPORTED)
-        ),
-        "examples.png": draw_sheet(examples, columns=EXAMPLES // 2),
-    }  # fmt: skip
-    card = compose(config, experiment, bundle.pose, evaluation, read_log(log), examples, licences)
+        "thresholds.png": chart_of_thresholds(rows),
+        "reliability.png": chart_of_reliability(rows),
+        "examples.png": draw_showcase(predictor, data / "demo"),
+    }
+    shown = credits_of(data / "demo")
+    card = compose(config, experiment, bundle.pose, evaluation, read_log(log), shown)
     manifest = bundle.pose.model_copy(update={"accuracy": accuracy(evaluation, bundle.pose)})
     for name, content in pictures.items():
         write_whole(folder / name, content)
@@ -104,8 +103,7 @@ def compose(
     manifest: PoseManifest,
     evaluation: Evaluation,
     log: dict[str, NDArray[np.float64]],
-    examples: Sequence[Example],
-    licences: dict[int, tuple[str, str]],
+    shown: Sequence[Credit],
 ) -> str:
     """The card's text.
 
@@ -115,8 +113,7 @@ def compose(
         manifest: of the bundle.
         evaluation: of the bundle.
         log: of the run.
-        examples: in the order of the sheet.
-        licences: name and address of COCO's licences by number.
+        shown: the photos, from left to right.
     """
     plain, flipped = (default_rows(evaluation, manifest, _REPORTED, flip=f) for f in (False, True))
     best = max(plain, key=lambda row: row.main)
@@ -160,15 +157,14 @@ def compose(
         "head_rate": f"{plan.head_rate:g}",
         "share": f"{experiment.teachers.share:g}" if experiment.teachers else "none",
         "time": f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min",
-        "credits": "\n".join(_credit(example, licences) for example in examples),
+        "credits": "\n".join(f"- {credit}" for credit in shown),
+        "detector": DETECTOR,
+        "believed": _believed(plain),
+        "steadiness": equivariance_table(evaluation.equivariance),
+        "steady_split": evaluation.equivariance[0].split,
+        "steady_joints": max(each.joints for each in evaluation.equivariance),
     }
     return Template(_TEMPLATE.read_text()).substitute(values)
-
-
-def training_seconds(log: dict[str, NDArray[np.float64]]) -> float:
-    """How long the steps took; the clock of a run starts anew where it resumes."""
-    spent = np.diff(log["seconds"], prepend=0.0)
-    return float(np.where(spent < 0, log["seconds"], spent).sum())
 
 
 def _check(experiment: Experiment, bundle: Bundle, evaluation: Evaluation) -> None:
@@ -181,35 +177,22 @@ def _check(experiment: Experiment, bundle: Bundle, evaluation: Evaluation) -> No
     if missing:
         heads = ", ".join(sorted(missing))
         raise CardError(f"evaluation.json lacks {_REPORTED} without flip of {heads}: evaluate it")
+    raw = [name for name, spec in manifest.heads if spec and spec.calibration is None]
+    if raw:
+        raise CardError(f"{', '.join(raw)} of {manifest.name}: not calibrated; calibrate it first")
+    if not evaluation.equivariance:
+        raise CardError("evaluation.json lacks the equivariance: measure it")
     if any("lspet" in source.annotations.parts for source in experiment.train):
         raise CardError("LSPET is for research alone: it may not enter weights that are given away")
 
 
-def _examples(bundle: Bundle, data: Path) -> tuple[list[Example], dict[int, tuple[str, str]]]:
-    """People of photos that may be shown here, by the default head; and COCO's licences."""
-    manifest = bundle.pose
-    head = manifest.default_head
-    spec = getattr(manifest.heads, head)
-    truth = read_truth(data, "coco/val").with_people()
-    truth = truth.of([photo for photo in truth.photos if photo.licence in FREE])
-    reading = Reading(head, spec.decode, getattr(spec, "resolution", None))
-    (measured,) = evaluate(
-        PoseModel(bundle, load_engine(bundle)), None, truth, readings=[reading], draws=1
-    )
-    licences = {row["id"]: (row["name"], row["url"]) for row in truth.content["licenses"]}
-    return pick_examples(truth, measured.people, EXAMPLES), licences
-
-
-def _credit(example: Example, licences: dict[int, tuple[str, str]]) -> str:
-    photo = example.photo
-    assert photo.licence is not None
-    name, url = licences[photo.licence]
-    number = re.search(r"/(\d+)_", photo.source)
-    page = f"https://www.flickr.com/photo.gne?id={number[1]}" if number else photo.source
-    return (
-        f"- {example.caption}: COCO val2017 image {photo.image_id}, "
-        f"[photo page, which names the photographer]({page}), [{name}]({url})"
-    )
+def _believed(rows: Sequence[Figures]) -> str:
+    """How far scores and sigmas hold, by head."""
+    parts = [
+        f"`{row.head}` {row.metrics['calibration_error']:.3f} and {row.metrics['within_sigma']:.0%}"
+        for row in rows
+    ]
+    return ", ".join(parts)
 
 
 def _flip(plain: Sequence[Figures], flipped: Sequence[Figures]) -> str:

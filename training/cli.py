@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from models.bundle import BUNDLES, BundleError, find_bundles, load_bundle
 from models.detectors import load_detector
 from models.engines import EngineError, load_engine
+from models.files import write_whole
 from models.pose import PoseModel
 from training.config import load_experiment
 from training.detector.cli import detector_app
@@ -64,8 +65,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Make the weights that subpose serves: check the sets, train, export, measure, and write "
-    "down the figures, in this order.",
+    help="Make the weights that subpose serves: `prepare` checks the sets, `train`, `export`, then "
+    "`measure`: it calibrates, takes every figure and writes them down.",
 )
 
 Config = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="an experiment's TOML")]
@@ -114,6 +115,9 @@ def export(
 BundleName = Annotated[str, typer.Argument(help="of a committed bundle, or a bundle's folder")]
 Data = Annotated[Path, typer.Option(help="the folder with coco/ and lspet/")]
 DATA = Path("../shared/data")
+Readme = Annotated[
+    Path, typer.Option(exists=True, dir_okay=False, help="whose table is written anew")
+]
 
 
 def _pose(bundle: str) -> PoseModel:
@@ -150,10 +154,11 @@ def evaluate(
     model = _pose(bundle)
     finder = load_detector(detector) if detector else None
     truth = read_truth(data, split)
+    truth = truth.complete() if finder else truth.with_people()
     measured = measure(
         model,
         finder,
-        truth.complete() if finder else truth.with_people(),
+        truth,
         readings=readings_of(model, standard=standard),
         flip=flip,
     )
@@ -166,6 +171,57 @@ def evaluate(
         run / "report", evaluation, model.manifest, log=run / "log.csv", sheet=sheet
     ):
         typer.echo(path, err=True)
+
+
+@app.command()
+def calibrate(bundle: BundleName = "pose-s", data: Data = DATA) -> None:
+    """Fit on `coco/dev` what scores and spreads are worth; the curves go into the manifest."""
+    from training.calibrate import calibrate as fit_all
+    from training.truth import read_truth
+
+    model = _pose(bundle)
+    manifest = fit_all(model, read_truth(data, "coco/dev"))
+    path = model.bundle.path / "manifest.json"
+    write_whole(path, manifest.model_dump_json(indent=2) + "\n")
+    typer.echo(path)
+
+
+@app.command()
+def equivariance(
+    bundle: BundleName = "pose-s",
+    split: Annotated[Split, typer.Option(help="whose people are looked at")] = "coco/dev",
+    people: Annotated[int, typer.Option(min=1, help="at most")] = 150,
+    data: Data = DATA,
+) -> None:
+    """Move the crop around people and measure how far their joints go; into `evaluation.json`."""
+    from training.equivariance import equivariance as move
+    from training.evaluation import record
+    from training.report import equivariance_table
+    from training.truth import read_truth
+
+    model = _pose(bundle)
+    deviations = move(model, read_truth(data, split), people=people)
+    record(model.bundle.path / "evaluation.json", model, equivariance=deviations)
+    typer.echo(equivariance_table(deviations))
+
+
+@app.command()
+def measure(
+    config: Config,
+    data: Data = DATA,
+    readme: Readme = Path("README.md"),
+    detector: Annotated[str, typer.Option(help="of the whole path")] = "person-n",
+) -> None:
+    """All that follows an export: calibrate, evaluate every split, equivariance, card, README."""
+    bundle = load_experiment(config).name
+    calibrate(bundle, data)
+    evaluate(bundle, "coco/dev", data=data)
+    evaluate(bundle, "coco/val", flip=True, data=data)
+    evaluate(bundle, "coco/val", detector=detector, data=data)
+    evaluate(bundle, "lspet/val", data=data)
+    equivariance(bundle, data=data)
+    evaluate(bundle, "coco/val", data=data)
+    card(config, data, readme)
 
 
 @app.command()
@@ -182,9 +238,7 @@ def sweep(bundle: BundleName = "pose-s", data: Data = DATA) -> None:
 def card(
     config: Config,
     data: Data = DATA,
-    readme: Annotated[
-        Path, typer.Option(exists=True, dir_okay=False, help="whose table is written anew")
-    ] = Path("README.md"),
+    readme: Readme = Path("README.md"),
 ) -> None:
     """Write a bundle's card and the README's table from `evaluation.json`."""
     from training.card import write_card

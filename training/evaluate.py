@@ -24,6 +24,7 @@ from training.data.images import read_image
 from training.errors import DataError
 from training.evaluation import GROUND_TRUTH, Figures
 from training.metrics import KeypointMatches, bootstrap, torso_correct
+from training.reliability import RIGHT, Reliability, calibration_error, reliability
 from training.truth import Truth
 
 _console = Console(stderr=True)
@@ -107,14 +108,20 @@ def evaluate(
     for encoded in encoded_photos(predictor, truth, flip=flip):
         for reading in readings:
             begin = time.monotonic()
-            people[reading].append(
-                predictor.read(encoded, [reading.head], reading.decode, reading.resolution)
+            read = predictor.read(
+                encoded,
+                [reading.head],
+                reading.decode,
+                reading.resolution,
+                sigma=model.calibration(reading.head) is not None,
             )
+            people[reading].append(read)
             seconds[reading] += time.monotonic() - begin
     encoding = time.monotonic() - started - sum(seconds.values())
     measured = []
     for reading, found in people.items():
-        metrics, interval, by_threshold = _compare(truth, found, detector is None, draws)
+        errors = _Errors.of(truth, found) if detector is None else None
+        metrics, interval, by_threshold = _compare(truth, found, errors, draws)
         figures = Figures(
             split=truth.split,
             boxes=GROUND_TRUTH if detector is None else detector.name,
@@ -128,6 +135,7 @@ def evaluate(
             metrics=metrics,
             interval=interval,
             by_threshold=by_threshold,
+            reliability=errors.reliability() if errors else (),
             seconds=round(encoding + seconds[reading], 1),
         )
         measured.append(Measured(figures, found))
@@ -152,18 +160,17 @@ def match_people(truth: Truth, people: People) -> KeypointMatches:
 
 
 def _compare(
-    truth: Truth, people: People, as_labelled: bool, draws: int
+    truth: Truth, people: People, errors: _Errors | None, draws: int
 ) -> tuple[dict[str, float], tuple[float, float], tuple[float, ...]]:
     """The metrics, the main one's interval, AP by threshold.
 
     Args:
         truth: the split.
         people: found in it.
-        as_labelled: person by person those of the labels, in their order.
+        errors: of the joints, where they are person by person those of the labels.
         draws: of the bootstrap.
     """
-    errors = _Errors.of(truth, people) if as_labelled else None
-    extra = errors.relative() if errors else {}
+    extra = errors.figures() if errors else {}
     if truth.split == "lspet/val" and errors:
         whole = np.ones(len(truth.photos))
         interval = bootstrap(errors.pck, len(truth.photos), draws=draws)
@@ -182,31 +189,53 @@ class _Errors:
         size: (N,) px, the square root of the box.
         torso: (N,) px, nan where its joints are not labelled.
         photo: (N,) the index of each person's.
+        scores: (N, K) as answered.
+        sigmas: (N, K) px as answered, None where the head is not calibrated.
     """
 
     distances: NDArray[np.float64]
     size: NDArray[np.float64]
     torso: NDArray[np.float64]
     photo: NDArray[np.intp]
+    scores: NDArray[np.float64]
+    sigmas: NDArray[np.float64] | None
 
     @classmethod
     def of(cls, truth: Truth, people: People) -> _Errors:
         labelled = [person for photo in truth.photos for person in photo.people]
         points = np.array([person.points for person in labelled])
         points[np.array([person.visibility == 0 for person in labelled])] = np.nan
-        found = np.array([person.pose.points for photo in people for person in photo])
+        poses = [person.pose for photo in people for person in photo]
+        found = np.array([pose.points for pose in poses])
+        sigmas = [pose.sigmas for pose in poses if pose.sigmas is not None]
         shoulder, hip = COCO17.index("left_shoulder"), COCO17.index("right_hip")
         return cls(
             np.linalg.norm(found - points, axis=-1),
             np.sqrt([person.box.area for person in labelled]),
             np.linalg.norm(points[:, shoulder] - points[:, hip], axis=-1),
             np.repeat(np.arange(len(truth.photos)), [len(p.people) for p in truth.photos]),
+            np.array([pose.scores for pose in poses]),
+            np.array(sigmas) if sigmas else None,
         )
 
-    def relative(self) -> dict[str, float]:
-        """Median and mean, in sizes of the person's box."""
-        errors = (self.distances / self.size[:, None])[np.isfinite(self.distances)]
-        return {"error_median": float(np.median(errors)), "error_mean": float(errors.mean())}
+    def figures(self) -> dict[str, float]:
+        """Errors in sizes of the person's box, and how far scores and sigmas are to be believed."""
+        seen = np.isfinite(self.distances)
+        errors = (self.distances / self.size[:, None])[seen]
+        figures = {
+            "error_median": float(np.median(errors)),
+            "error_mean": float(errors.mean()),
+            "calibration_error": calibration_error(self.reliability()),
+        }
+        if self.sigmas is not None:
+            figures["within_sigma"] = float((self.distances <= self.sigmas)[seen].mean())
+        return figures
+
+    def reliability(self) -> Reliability:
+        """Of the labelled joints' scores."""
+        seen = np.isfinite(self.distances)
+        right = self.distances <= RIGHT * self.size[:, None]
+        return reliability(self.scores[seen], right[seen])
 
     def pck(self, weights: NDArray[np.float64]) -> float:
         """PCK@0.2 of the joints of people with a torso, each photo as often as `weights` says."""

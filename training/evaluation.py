@@ -5,11 +5,13 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from models.files import write_whole
 from models.pose import PoseModel
+from training.reliability import Reliability
 from training.truth import Split
 
 GROUND_TRUTH = "ground truth"
@@ -30,9 +32,11 @@ class Figures(_Strict):
         found: people answered.
         metrics: the first one is the main one: COCO's ten, or LSP's `PCK@0.2`; with boxes of the
             labels also `error_median` and `error_mean`, a joint's distance over the square root
-            of its person's box.
+            of its person's box, `calibration_error`, of its score, and `within_sigma`, the share
+            of joints within theirs.
         interval: 95 % of the main one, over photos.
         by_threshold: AP at each of COCO's ten thresholds; empty for LSP.
+        reliability: of scores, with boxes of the labels.
         seconds: that encoding everyone and reading them this way took.
     """
 
@@ -48,6 +52,7 @@ class Figures(_Strict):
     metrics: dict[str, float]
     interval: tuple[float, float]
     by_threshold: tuple[float, ...]
+    reliability: Reliability = ()
     seconds: float
 
     @property
@@ -59,6 +64,29 @@ class Figures(_Strict):
     def main(self) -> float:
         """The main metric."""
         return next(iter(self.metrics.values()))
+
+
+Move = Literal["shift", "scale", "flip"]
+"""Of the box that is cut out: aside by fractions of a pixel, larger and smaller, mirrored."""
+
+
+class Deviation(_Strict):
+    """How far joints went that should have stayed while the crop moved around them.
+
+    Attributes:
+        joints: how many were compared.
+        median_px: pixels of the crop.
+        p90_px: likewise; one in ten went farther.
+    """
+
+    split: Split
+    head: str
+    decode: str
+    resolution: int | None
+    move: Move
+    joints: int
+    median_px: float
+    p90_px: float
 
 
 class Evaluation(_Strict):
@@ -76,9 +104,15 @@ class Evaluation(_Strict):
     engine: str
     measured: datetime.date
     rows: tuple[Figures, ...]
+    equivariance: tuple[Deviation, ...] = ()
 
 
-def record(path: Path, model: PoseModel, figures: Sequence[Figures]) -> Evaluation:
+def record(
+    path: Path,
+    model: PoseModel,
+    figures: Sequence[Figures] = (),
+    equivariance: Sequence[Deviation] = (),
+) -> Evaluation:
     """Put figures into an evaluation file, whole or not at all.
 
     Figures of the same weights that are there already stay, unless the same was measured again;
@@ -88,6 +122,7 @@ def record(path: Path, model: PoseModel, figures: Sequence[Figures]) -> Evaluati
         path: of `evaluation.json`.
         model: that was measured.
         figures: of it.
+        equivariance: of it; replaces all of what was measured before.
 
     Raises:
         pydantic.ValidationError: what lies there is no evaluation.
@@ -96,7 +131,9 @@ def record(path: Path, model: PoseModel, figures: Sequence[Figures]) -> Evaluati
     rows: dict[tuple[object, ...], Figures] = {}
     if path.exists():
         before = Evaluation.model_validate_json(path.read_bytes())
-        rows |= {row.setting: row for row in before.rows if before.weights == weights}
+        if before.weights == weights:
+            rows |= {row.setting: row for row in before.rows}
+            equivariance = equivariance or before.equivariance
     rows |= {row.setting: row for row in figures}
     evaluation = Evaluation(
         bundle=model.name,
@@ -104,6 +141,7 @@ def record(path: Path, model: PoseModel, figures: Sequence[Figures]) -> Evaluati
         engine=f"{model.engine.name}/{model.engine.device}",
         measured=datetime.datetime.now(datetime.UTC).date(),
         rows=tuple(rows.values()),
+        equivariance=tuple(equivariance),
     )
     write_whole(path, evaluation.model_dump_json(indent=1) + "\n")
     return evaluation

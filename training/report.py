@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Sequence
 from itertools import groupby
@@ -14,15 +13,20 @@ from numpy.typing import NDArray
 
 from models.bundle import PoseManifest
 from models.files import write_whole
-from training.errors import DataError
-from training.evaluation import GROUND_TRUTH, Evaluation, Figures
+from training.evaluation import GROUND_TRUTH, Deviation, Evaluation, Figures
+from training.log import read_log
 from training.metrics import OKS_THRESHOLDS
 from training.sweep import Trial
 
 COLOURS = {"simcc": "#0072B2", "nerpe": "#D55E00", "heatmap": "#009E73"}
 """Of the heads, in every chart."""
 
-_SHOWN = ("AP", "AP50", "AP75", "APM", "APL", "AR", "PCK@0.2", "error_median", "error_mean")
+_SHOWN = {
+    "AP": "AP", "AP50": "AP50", "AP75": "AP75", "APM": "APM", "APL": "APL", "AR": "AR",
+    "PCK@0.2": "PCK@0.2", "error_median": "error, median", "error_mean": "error, mean",
+    "calibration_error": "calibration error", "within_sigma": "within sigma",
+}  # fmt: skip
+"""Metrics and their titles."""
 
 
 def tables(evaluation: Evaluation) -> str:
@@ -46,19 +50,35 @@ def tables(evaluation: Evaluation) -> str:
 def table(rows: Sequence[Figures]) -> str:
     """Markdown: one table of figures of the same split, the main one with its interval."""
     first, *others = [name for name in _SHOWN if name in rows[0].metrics]
-    titles = [name.replace("error_", "error, ") for name in others]
+    titles = [_SHOWN[name] for name in others]
     lines = [_line("head", "decode", first, "95 %", *titles), "|---" * (len(others) + 4) + "|"]
     for row in rows:
-        decode = row.decode if row.resolution is None else f"{row.decode}, {row.resolution}"
         low, high = row.interval
         rest = (f"{row.metrics[name]:.3f}" for name in others)
         main = f"**{row.metrics[first]:.3f}**"
-        lines.append(_line(row.head, decode, main, f"{low:.3f} to {high:.3f}", *rest))
+        lines.append(_line(row.head, _decode(row), main, f"{low:.3f} to {high:.3f}", *rest))
     return "\n".join(lines)
+
+
+def _decode(row: Figures | Deviation) -> str:
+    return row.decode if row.resolution is None else f"{row.decode}, {row.resolution}"
 
 
 def _line(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def equivariance_table(deviations: Sequence[Deviation]) -> str:
+    """Markdown: a row for each head and decode, median and 90th percentile of each move."""
+    moves = list(dict.fromkeys(deviation.move for deviation in deviations))
+    lines = [_line("head", "decode", *moves), "|---" * (len(moves) + 2) + "|"]
+    rows: dict[tuple[str, str], dict[str, Deviation]] = {}
+    for each in deviations:
+        rows.setdefault((each.head, _decode(each)), {})[each.move] = each
+    for how, row in rows.items():
+        cells = (f"{row[move].median_px:.2f} / {row[move].p90_px:.2f}" for move in moves)
+        lines.append(_line(*how, *cells))
+    return "\n".join(lines)
 
 
 def sweep_table(trials: Sequence[Trial]) -> str:
@@ -104,35 +124,22 @@ def chart_of_thresholds(rows: Sequence[Figures]) -> bytes:
     return _png(figure)
 
 
-def read_log(log: Path) -> dict[str, NDArray[np.float64]]:
-    """A run's losses by step.
-
-    A run that was cut off repeats the steps since its last checkpoint, and may leave a broken
-    last line: the last whole line of each step counts.
-
-    Args:
-        log: `log.csv` of the run: step, seconds, and a column a head.
-
-    Returns:
-        Its columns, in order of the steps.
-
-    Raises:
-        DataError: it has no whole line.
-    """
-    with log.open(newline="") as file:
-        reader = csv.DictReader(file)
-        names = list(reader.fieldnames or ())
-        steps: dict[int, list[float]] = {}
-        for line in reader:
-            try:
-                values = [float(line[name]) for name in names]
-            except (TypeError, ValueError):
-                continue
-            steps[int(float(line["step"]))] = values
-    if not steps:
-        raise DataError(f"{log} has no whole line")
-    columns = np.array([steps[step] for step in sorted(steps)]).T
-    return dict(zip(names, columns, strict=True))
+def chart_of_reliability(rows: Sequence[Figures]) -> bytes:
+    """PNG: of joints with a score, the share that is right; on the diagonal scores are true."""
+    figure = Figure(figsize=(3.9, 3.9), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
+    for row in rows:
+        if not row.reliability:
+            continue
+        scores, shares, counts = np.array(row.reliability).T
+        error, colour = row.metrics["calibration_error"], COLOURS.get(row.head)
+        axes.plot(scores, shares, color=colour, label=f"{row.head}: error {error:.3f}")
+        axes.scatter(scores, shares, s=4 + 80 * counts / counts.max(), color=colour)
+    axes.set(xlabel="score", ylabel="share within 0.1 of the person's size", aspect="equal")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return _png(figure)
 
 
 def chart_of_losses(log: Path) -> bytes:
@@ -186,6 +193,9 @@ def write_report(
         if rows:
             pictures["thresholds.png"] = (
                 chart_of_thresholds(rows), f"AP by similarity asked for, {split}, no flip"
+            )  # fmt: skip
+            pictures["reliability.png"] = (
+                chart_of_reliability(rows), f"Share of joints that are right, {split}, no flip"
             )  # fmt: skip
             break
     if log is not None and log.exists():

@@ -16,10 +16,12 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from rich.progress import track
 
+from models.codecs import HeatmapCodec
 from models.geometry import CropGeometry, Size
 from models.keypoints import COCO17
 from training.data.annotations import LabelledPerson
 from training.data.images import read_image
+from training.errors import DataError
 
 SIZE: Size = (192, 256)
 GRID: Size = (48, 64)
@@ -31,6 +33,20 @@ _STD = np.array([0.229, 0.224, 0.225], np.float32) * 255
 def plain_crop(person: LabelledPerson) -> CropGeometry:
     """The crop that the teachers look at."""
     return CropGeometry.from_box(person.box, SIZE, matrix="udp")
+
+
+def check_grid(codec: HeatmapCodec) -> None:
+    """What the teachers see is learnt cell by cell, so the network's grid must be theirs.
+
+    Raises:
+        DataError: it is another.
+    """
+    if (codec.grid, codec.mapping) != (GRID, "udp"):
+        raise DataError(
+            f"the teachers' maps are a udp grid of {GRID[0]} x {GRID[1]} cells, this network's a "
+            f"{codec.mapping} one of {codec.grid[0]} x {codec.grid[1]}: choose a shape that has "
+            "theirs, or leave out [teachers]"
+        )
 
 
 def observe(people: list[LabelledPerson], teachers: Iterable[Path], output: Path) -> None:

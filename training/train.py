@@ -25,9 +25,11 @@ from training.config import Experiment
 from training.data.examples import Examples, set_epoch
 from training.errors import DataError
 from training.heads_alone import train_heads
+from training.log import begin_log
 from training.losses import Batch, pose_losses, weighted
 from training.prepare import read_source
 from training.progress import console, note, progress_bar
+from training.teacher import check_grid
 
 
 def train(experiment: Experiment) -> Path:
@@ -53,6 +55,8 @@ def train(experiment: Experiment) -> Path:
     else:
         state = None
         network = start_network(experiment)
+        if experiment.teachers is not None:
+            check_grid(network.heatmap_codec)
         if _rank() == 0:
             train_heads(network, data, experiment, experiment.warm_up, device)
         if dist.is_initialized():
@@ -197,10 +201,11 @@ class _Run:
         plan, experiment = self.experiment.schedule, self.experiment
         share = experiment.teachers.share if experiment.teachers else 0.0
         batches = self._batches(data)
-        log = (experiment.folder / "log.csv" if _rank() == 0 else Path(os.devnull)).open("a")
+        log_file = experiment.folder / "log.csv" if _rank() == 0 else Path(os.devnull)
+        if _rank() == 0:
+            begin_log(log_file, self.step)
+        log = log_file.open("a", newline="")
         writer = csv.writer(log)
-        if self.step == 0:
-            writer.writerow(["step", "seconds", "simcc", "heatmap", "nerpe"])
         started, first = time.monotonic(), self.step
         with progress_bar() as progress, log:
             task = progress.add_task("train", total=plan.steps, completed=self.step, note="")

@@ -167,6 +167,30 @@ class HeatmapCodec:
             bands.append(xp.where(xp.abs(offset) <= reach, kernel, 0.0))
         return bands[1] @ maps @ bands[0]
 
+    def spread(self, maps: Array, points: Array) -> Array:
+        """How widely the maps' bumps lie around joints: a root mean square distance.
+
+        Args:
+            maps: (B, K, rows, columns).
+            points: (B, K, 2) crop px, as decoded.
+
+        Returns:
+            (B, K) crop px, of what lies within 3 sigmas of the labels along each axis.
+        """
+        xp = namespace(maps)
+        center = self.to_grid(points)
+        near, squares = [], []
+        for axis, count in enumerate(self.grid):
+            cells = xp.arange(count, dtype=maps.dtype, device=maps.device)
+            offset = xp.astype(cells - center[..., axis, None], maps.dtype)
+            near.append(xp.astype(xp.abs(offset) <= 3 * self.sigma, maps.dtype))
+            squares.append(near[axis] * (offset * self.pitch[axis]) ** 2)
+        along_x = xp.stack([near[0], squares[0]], axis=-1)  # (B, K, columns, 2)
+        along_y = xp.stack([near[1], squares[1]], axis=-2)  # (B, K, 2, rows)
+        sums = along_y @ xp.clip(maps, 0.0, None) @ along_x
+        mass = xp.clip(sums[..., 0, 0], 1e-30, None)
+        return xp.sqrt((sums[..., 0, 1] + sums[..., 1, 0]) / mass)
+
     def unmirror(self, maps: Array, mirror: Sequence[int]) -> Array:
         """Maps of mirrored crops, brought back to the crops' own grid.
 

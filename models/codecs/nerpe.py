@@ -22,6 +22,10 @@ SAMPLES = 1 << 18
 """How many of a batch's lattice samples `standard` evaluates at a time: bounds its memory."""
 
 
+SPREAD = 5
+"""Samples along each axis, of the field around a joint, that its spread is told by."""
+
+
 @dataclass(frozen=True, slots=True)
 class NerpeCodec:
     """Positions are normalised: the crop's longer side spans [-1, 1].
@@ -80,6 +84,35 @@ class NerpeCodec:
             index, peak = self._refine(field, like, index, factor, first)
         points = self._centers(index, first, like)
         return Decoded(denormalise(points, self.size), xp.clip(peak, 0.0, 1.0), first)
+
+    def spread(self, field: Field, points: Array) -> Array:
+        """How widely the field's bumps lie around joints: a root mean square distance.
+
+        Args:
+            field: of a batch of crops.
+            points: (B, K, 2) crop px, as decoded.
+
+        Returns:
+            (B, K) crop px, of what lies within 3 sigmas of the targets along each axis.
+        """
+        xp = namespace(points)
+        batch, joints = points.shape[:2]
+        steps = xp.linspace(-3, 3, SPREAD, dtype=points.dtype, device=points.device) * self.sigma
+        offset = xp.stack(
+            [
+                xp.broadcast_to(steps[None, :], (SPREAD, SPREAD)),
+                xp.broadcast_to(steps[:, None], (SPREAD, SPREAD)),
+            ],
+            axis=-1,
+        )
+        offset = xp.reshape(offset, (SPREAD**2, 2))
+        window = normalise(points, self.size)[:, :, None, :] + offset
+        values = field(xp.reshape(window, (batch, joints * SPREAD**2, 2)))
+        values = xp.reshape(values, (batch, joints, SPREAD**2, joints))
+        own = xp.clip(xp.stack([values[:, j, :, j] for j in range(joints)], axis=1), 0.0, None)
+        mass = xp.clip(xp.sum(own, axis=-1), 1e-30, None)
+        squares = xp.sum(own * xp.sum(offset**2, axis=-1), axis=-1) / mass
+        return xp.sqrt(squares) * (max(self.size) / 2)
 
     def _highest(self, field: Field, like: Array, resolution: int) -> tuple[Array, Array]:
         """The whole lattice's highest samples, the first of equal ones.

@@ -88,6 +88,27 @@ class SimccCodec:
             scores.append(xp.max(probability, axis=-1) * (sigma * math.sqrt(2 * math.pi)))
         return Decoded(xp.stack(axes, axis=-1), xp.clip(xp.minimum(scores[0], scores[1]), 0.0, 1.0))
 
+    def spread(self, x: Array, y: Array, points: Array) -> Array:
+        """How widely the distributions lie around joints: a root mean square distance.
+
+        Args:
+            x: (B, K, Nx) logits.
+            y: (B, K, Ny) logits.
+            points: (B, K, 2) crop px, as decoded.
+
+        Returns:
+            (B, K) crop px, of what lies within 3 sigmas of the labels along each axis.
+        """
+        xp = namespace(x, y)
+        squares = 0.0
+        for axis, (logits, sigma) in enumerate(((x, self.sigma[0]), (y, self.sigma[1]))):
+            bins = xp.arange(logits.shape[-1], dtype=logits.dtype, device=logits.device)
+            offset = bins - points[..., axis, None] * self.split
+            near = xp.where(xp.abs(offset) <= 3 * sigma, softmax(logits), 0.0)
+            mass = xp.clip(xp.sum(near, axis=-1), 1e-30, None)
+            squares = squares + xp.sum(offset**2 * near, axis=-1) / mass
+        return xp.sqrt(squares) / self.split
+
     def unmirror(self, x: Array, y: Array, mirror: Sequence[int]) -> tuple[Array, Array]:
         """Logits of mirrored crops, brought back to the crops' own axes.
 
@@ -118,7 +139,7 @@ class SimccCodec:
         )
         return x, y
 
-    def field(self, x: Array, y: Array, columns: Array, rows: Array) -> Array:
+    def field(self, x: Array, y: Array, columns: Array, rows: Array, scores: Array) -> Array:
         """The product of the two distributions, each scaled to peak 1, times the joint's score.
 
         Args:
@@ -126,12 +147,12 @@ class SimccCodec:
             y: (B, K, Ny) logits.
             columns: (w,) crop px.
             rows: (h,) crop px.
+            scores: (B, K) of the joints, as they are answered.
 
         Returns:
             (B, K, h, w) in [0, 1].
         """
         xp = namespace(x, y)
-        score = self.decode(x, y, "argmax").scores
         profiles = []
         for logits, positions in ((x, columns), (y, rows)):
             relative = xp.exp(logits - xp.max(logits, axis=-1, keepdims=True))
@@ -142,7 +163,7 @@ class SimccCodec:
             index = xp.astype(low, xp.int64)
             left, right = (xp.take(relative, i, axis=-1) for i in (index, index + 1))
             profiles.append(left + (right - left) * fraction)
-        return score[..., None, None] * profiles[1][..., :, None] * profiles[0][..., None, :]
+        return scores[..., None, None] * profiles[1][..., :, None] * profiles[0][..., None, :]
 
 
 def softmax(logits: Array) -> Array:

@@ -94,10 +94,14 @@ def _person(person: SeenPerson, task: Task, request_id: str) -> dict[str, object
 
 def _keypoints(pose: Pose, names: KeypointSet) -> list[dict[str, object]]:
     points, scores = _rounded(pose.points, 2), _rounded(pose.scores, 4)
-    return [
+    joints: list[dict[str, object]] = [
         {"name": name, "x": x, "y": y, "score": score}
         for name, (x, y), score in zip(names.names, points, scores, strict=True)
     ]
+    if pose.sigmas is not None:
+        for joint, sigma in zip(joints, _rounded(pose.sigmas, 2), strict=True):
+            joint["sigma"] = sigma
+    return joints
 
 
 def _rounded(values: ArrayLike, decimals: int) -> list[Any]:

@@ -52,6 +52,7 @@ def _model_card(catalog: Catalog, model: PoseModel) -> ModelCard:
                 name=head,
                 decodes=list(model.decodes[head]),
                 resolution=nerpe.resolution if nerpe and head == "nerpe" else None,
+                sigma=model.calibration(head) is not None,
             )
             for head in model.heads
         ],

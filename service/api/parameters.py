@@ -79,6 +79,11 @@ class PoseQuery(PhotoQuery):
     max_people: int = Field(
         default=20, ge=1, le=100, description="best box scores first; of the detector's boxes only"
     )
+    sigma: bool = Field(
+        default=False,
+        description="give each keypoint `sigma`: it lies within so many pixels in 68 of 100 cases; "
+        "json only",
+    )
     keep: bool = Field(default=True, description="keep features for GET /heatmap")
     format: PoseFormat | None = Field(
         default=None, description="wins over `Accept`, which chooses among json and png"

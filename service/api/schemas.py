@@ -59,7 +59,15 @@ class KeypointBody(_Answer):
     name: str
     x: Coordinate
     y: Coordinate
-    score: Score
+    score: Score = Field(
+        description="of a calibrated head the share of labelled joints like it that lie within a "
+        "tenth of their person's size (the square root of the box's area), 4 decimals"
+    )
+    sigma: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        default=None,
+        description="where asked for: the joint lies within so many pixels of the posted image in "
+        "68 of 100 cases, 2 decimals",
+    )
 
 
 class HeadBody(_Answer):
@@ -153,6 +161,7 @@ class HeadCard(_Answer):
     name: str
     decodes: list[str] = Field(description="the default first")
     resolution: int | None = Field(description="nerpe's default lattice")
+    sigma: bool = Field(description="its scores are calibrated, and `sigma` can be asked for")
 
 
 class ModelCard(_Answer):

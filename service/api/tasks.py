@@ -50,13 +50,18 @@ def pose_task(
             if count > 1:
                 message = f"format={kind} takes one, not {count}; use json"
                 raise InvalidParameter((parameter, message))
+        if query.sigma:
+            raise InvalidParameter(("sigma", f"format={kind} has no place for it; use json"))
     for name in names:
         _check_head(model, name)
+        if query.sigma and model.calibration(name) is None:
+            message = f"head {name!r} of {model.name} is not calibrated: it has none; leave it out"
+            raise InvalidParameter(("sigma", message))
     return Task(
         model=model,
         detector=catalog.detector(query.detector),
         boxes=_boxes(query.boxes, query.detector, images),
-        heads=_choices(model, names, query.decode, query.resolution),
+        heads=_choices(model, names, query.decode, query.resolution, sigma=query.sigma),
         judge=_judge(model),
         max_people=query.max_people,
         min_box_score=query.min_box_score,
@@ -140,7 +145,12 @@ def _check_head(model: PoseModel, name: str) -> None:
 
 
 def _choices(
-    model: PoseModel, names: Sequence[str], decode: str | None, resolution: int | None
+    model: PoseModel,
+    names: Sequence[str],
+    decode: str | None,
+    resolution: int | None,
+    *,
+    sigma: bool = False,
 ) -> tuple[HeadChoice, ...]:
     if decode is not None and not any(decode in model.decodes[name] for name in names):
         known = "; ".join(f"{name} has {', '.join(model.decodes[name])}" for name in names)
@@ -155,7 +165,7 @@ def _choices(
         if name == "nerpe":
             spec = model.manifest.heads.nerpe
             lattice = _lattice(chosen or "", resolution or (spec.resolution if spec else 512))
-        choices.append(HeadChoice(name, chosen or "", lattice))
+        choices.append(HeadChoice(name, chosen or "", lattice, sigma))
     return tuple(choices)
 
 

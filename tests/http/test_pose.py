@@ -12,6 +12,8 @@ from tests.fakes import (
     JOINTS,
     NAN,
     POISON,
+    SIGMA,
+    SIGMA_BINS,
     WIDTH,
     FakeHouse,
     Floats,
@@ -123,6 +125,56 @@ def test_the_answer_says_which_resolution_was_used(
     with_people = client.post("/pose", params=query, content=photo()).json()
     without = client.post("/pose", params={**query, "min_box_score": 1}, content=photo()).json()
     assert with_people["resolution"] == without["resolution"] == used
+
+
+@pytest.mark.parametrize("head", ["simcc", "nerpe"])
+def test_sigma_is_in_pixels_of_the_photo(client: httpx.Client, head: str) -> None:
+    boxes = [[0, 0, 60, 80], [0, 0, 30, 40]]
+    query = {"head": head, "sigma": "true", "boxes": json.dumps(boxes)}
+    body = client.post("/pose", params=query, content=photo()).json()
+    large, small = ([joint["sigma"] for joint in p["keypoints"]] for p in body["people"])
+    # Half of a bump's spread, of which 3 sigmas along two axes hold all but little.
+    crop_px = {"simcc": SIGMA_BINS / 2, "nerpe": SIGMA * HEIGHT / 2}[head] * np.sqrt(2) / 2
+    np.testing.assert_allclose(large, crop_px * 80 * 1.25 / HEIGHT, rtol=0.15)
+    np.testing.assert_allclose(small, np.array(large) / 2, atol=0.02)
+    del query["sigma"]
+    plain = client.post("/pose", params=query, content=photo()).json()
+    for person, other in zip(plain["people"], body["people"], strict=True):
+        for joint, told in zip(person["keypoints"], other["keypoints"], strict=True):
+            assert joint == {key: value for key, value in told.items() if key != "sigma"}
+
+
+def test_several_heads_have_each_their_sigma(client: httpx.Client) -> None:
+    body = client.post("/pose?head=nerpe,simcc&sigma=true", content=photo()).json()
+    (person,) = body["people"]
+    first, second = ([j["sigma"] for j in h["keypoints"]] for h in person["heads"].values())
+    assert first != second
+    assert [joint["sigma"] for joint in person["keypoints"]] == first
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("sigma=true&format=coco", "json"),
+        ("sigma=true&format=png", "json"),
+        ("sigma=true&head=heatmap", "not calibrated"),
+        ("sigma=true&head=simcc,heatmap", "not calibrated"),
+        ("sigma=maybe", "sigma"),
+    ],
+)
+def test_a_sigma_that_there_is_not_is_refused(client: httpx.Client, query: str, named: str) -> None:
+    response = client.post(f"/pose?{query}", content=photo())
+    assert response.status_code == 422
+    (error,) = response.json()["errors"]
+    assert error["parameter"] == "sigma"
+    assert named in response.text
+
+
+def test_models_say_which_heads_have_a_sigma(client: httpx.Client) -> None:
+    heads = client.get("/models/fake").json()["heads"]
+    assert {head["name"]: head["sigma"] for head in heads} == {
+        "simcc": True, "nerpe": True, "heatmap": False,
+    }  # fmt: skip
 
 
 def test_flip_is_a_second_encoder_pass(client: httpx.Client, house: FakeHouse) -> None:

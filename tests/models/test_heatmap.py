@@ -221,3 +221,25 @@ def test_the_field_stays_between_0_and_1(array: Any) -> None:  # noqa: ANN401
         array(maps), array(np.linspace(0, 191, 300)), array(np.linspace(0, 255, 300))
     )
     assert 0 <= float(field.min()) < float(field.max()) <= 1
+
+
+@kinds
+@codecs
+def test_the_spread_is_that_of_the_labels_and_grows_with_theirs(
+    array: Any,  # noqa: ANN401
+    codec: HeatmapCodec,
+) -> None:
+    points = array([[[80.0, 97.0], [120.0, 130.5]]])
+    spreads = []
+    for sigma in (2.0, 2.6):
+        wide = HeatmapCodec(SIZE, GRID, sigma, codec.mapping)
+        spreads.append(np.asarray(codec.spread(_maps(wide, points), points)))
+    exact = 2 * np.hypot(*codec.pitch)
+    np.testing.assert_allclose(spreads[0], exact, rtol=0.03)
+    assert (spreads[1] > 1.1 * spreads[0]).all()
+    # What lies far away is another joint's business.
+    alone = _maps(codec, points)
+    both = alone + _maps(codec, array([[[20.0, 20.0], [20.0, 20.0]]]))
+    np.testing.assert_allclose(
+        np.asarray(codec.spread(both, points)), np.asarray(codec.spread(alone, points)), rtol=1e-3
+    )

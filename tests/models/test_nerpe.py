@@ -379,3 +379,18 @@ def test_features_are_zoomed_to_the_cells(cells: tuple[int, int]) -> None:
 def test_cells_that_the_features_cannot_reach_are_refused(cells: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="power of 2"):
         NerpeHead(10, (24, 32), cells, 5)
+
+
+@kinds
+def test_the_spread_is_that_of_the_targets_and_grows_with_theirs(array: Any) -> None:  # noqa: ANN401
+    points = array([[[80.0, 97.0]], [[120.0, 130.5]]])
+    spreads = []
+    for sigma in (0.06, 0.08):
+
+        def field(positions: Any, sigma: float = sigma) -> Any:  # noqa: ANN401
+            return NerpeCodec(SIZE, sigma).encode(points, positions)
+
+        spreads.append(np.asarray(CODEC.spread(field, points)))
+    # Few samples tell it coarsely; a calibration goes on from there.
+    np.testing.assert_allclose(spreads[0], 0.06 * 128 * np.sqrt(2), rtol=0.1)
+    assert (spreads[1] > 1.1 * spreads[0]).all()

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models.bundle import BUNDLES, load_bundle
+from models.calibration import Calibration, Curve
 from models.engines import load_engine
 from models.geometry import Box, CropGeometry
 from models.keypoints import COCO17
@@ -26,10 +28,31 @@ DECODES = [
 heads = pytest.mark.parametrize("head", HEADS)
 
 
+CALIBRATION = Calibration(
+    score=Curve(raw=(0, 0.1, 1), value=(0, 0.4, 0.9)), sigma=Curve(raw=(0, 30), value=(1, 10))
+)
+
+
+def _with(model: PoseModel, calibration: Calibration | None) -> PoseModel:
+    """The model as it were with this calibration of every head."""
+    heads = model.manifest.heads
+    specs = {
+        head: getattr(heads, head).model_copy(update={"calibration": calibration}) for head in HEADS
+    }
+    manifest = model.manifest.model_copy(update={"heads": heads.model_copy(update=specs)})
+    return PoseModel(replace(model.bundle, manifest=manifest), model.engine)
+
+
 @pytest.fixture(scope="module")
 def model() -> PoseModel:
+    """With raw scores: what is told of fields and heads is told of these."""
     bundle = load_bundle(BUNDLES / "pose-s")
-    return PoseModel(bundle, load_engine(bundle, threads=1))
+    return _with(PoseModel(bundle, load_engine(bundle, threads=1)), None)
+
+
+@pytest.fixture(scope="module")
+def calibrated(model: PoseModel) -> PoseModel:
+    return _with(model, CALIBRATION)
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +190,42 @@ def test_a_field_of_a_head_that_is_not_there_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match="head 'paf' is not one of"):
         model.field(features, "paf", np.zeros(1), np.zeros(1))
+
+
+# Calibration
+
+
+@pytest.mark.parametrize(("head", "decode"), DECODES)
+def test_a_calibrated_score_is_the_raw_one_s_value(
+    model: PoseModel, calibrated: PoseModel, features: Features, head: str, decode: str
+) -> None:
+    resolution = 64 if decode == "standard" else None
+    raw, own = (each.decode(features, head, decode, resolution) for each in (model, calibrated))
+    np.testing.assert_array_equal(own.points, raw.points)
+    expected = np.interp(raw.scores, CALIBRATION.score.raw, CALIBRATION.score.value)
+    np.testing.assert_allclose(own.scores, expected, atol=1e-6)
+    assert own.sigmas is None
+    told = calibrated.decode(features, head, decode, resolution, sigma=True)
+    assert told.sigmas is not None
+    assert told.sigmas.shape == (3, 17)
+    assert ((told.sigmas > 1) & (told.sigmas <= 10)).all()
+    assert len(np.unique(told.sigmas)) > 20
+
+
+def test_a_head_that_is_not_calibrated_has_no_sigma(model: PoseModel, features: Features) -> None:
+    with pytest.raises(ValueError, match="'simcc' of pose-s is not calibrated"):
+        model.decode(features, "simcc", sigma=True)
+
+
+def test_of_the_fields_simcc_s_alone_is_as_high_as_the_calibrated_score(
+    model: PoseModel, calibrated: PoseModel, features: Features
+) -> None:
+    scores = calibrated.decode(features, "simcc", "argmax").scores
+    field = calibrated.field(features, "simcc", *_lattice(0.5))
+    np.testing.assert_allclose(field.max((-2, -1)), scores, rtol=0.05)
+    for head in ("nerpe", "heatmap"):
+        raw, own = (each.field(features[:1], head, *_lattice(8)) for each in (model, calibrated))
+        np.testing.assert_array_equal(raw, own)
 
 
 # Features

@@ -166,7 +166,7 @@ def test_a_detected_pose_is_answered_once_with_its_best_box(
 def test_the_people_and_their_order_are_the_same_under_every_head(
     model: PoseModel, image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def told(features: Features, head: str, *_: object) -> Decoded:
+    def told(features: Features, head: str, *_: object, **__: object) -> Decoded:
         """Each head is surer of one end of the row than of the other."""
         scores = np.linspace(0.3, 0.9, len(features))
         if head == model.default_head:
@@ -291,3 +291,17 @@ def test_decoded_crops_become_poses_of_the_image() -> None:
         np.testing.assert_allclose(geometry.to_crop(pose.points), own, atol=1e-4)
         assert pose.points.dtype == pose.scores.dtype == np.float64
         assert pose.resolution == 128
+        assert pose.sigmas is None
+
+
+def test_sigmas_are_pixels_of_the_image() -> None:
+    geometries = [_crop_of(20000), _crop_of(5000)]
+    sigmas = np.array([[1.0, 2.0], [3.0, 4.0]])
+    decoded = Decoded(np.zeros((2, 2, 2)), np.ones((2, 2)), None, sigmas)
+    for pose, geometry, own in zip(poses_of(decoded, geometries), geometries, sigmas, strict=True):
+        ends = geometry.to_image(np.array([[0.0, 0.0], [1.0, 0.0]]))
+        assert pose.sigmas is not None
+        np.testing.assert_allclose(pose.sigmas, own * np.linalg.norm(ends[1] - ends[0]), rtol=0.01)
+    (second,) = poses_of(decoded[1:], geometries[1:])
+    assert second.sigmas is not None
+    assert second.sigmas.tolist() == (sigmas[1] * geometries[1].scale).tolist()

@@ -177,10 +177,11 @@ def test_merging_is_the_mean_of_the_distributions(array: Any) -> None:  # noqa: 
 def test_the_field_is_the_product_of_the_distributions(array: Any) -> None:  # noqa: ANN401
     x, y = _labels(CODEC, array([[[50.0, 77.0], [120.0, 30.5]]]))
     columns, rows = np.arange(384) / 2, np.arange(512) / 2
-    field = np.asarray(CODEC.field(x, y, array(columns), array(rows)))
+    scores = CODEC.decode(x, y, "argmax").scores / 2
+    field = np.asarray(CODEC.field(x, y, array(columns), array(rows), scores))
     assert field.shape == (1, 2, 512, 384)
     assert 0 <= field.min() <= field.max() <= 1
-    scores = np.asarray(CODEC.decode(x, y, "argmax").scores)
+    scores = np.asarray(scores)
     np.testing.assert_allclose(field.max((-2, -1)), scores, atol=1e-6)
     for joint, (u, v) in enumerate([(50.0, 77.0), (120.0, 30.5)]):
         # Sigma is 6 bins, which are 3 px.
@@ -192,10 +193,10 @@ def test_the_field_is_the_product_of_the_distributions(array: Any) -> None:  # n
 def test_the_field_is_linear_between_bins_and_goes_on_beyond_the_last(array: Any) -> None:  # noqa: ANN401
     random = np.random.default_rng(0)
     x, y = array(random.normal(size=(1, 1, 384))), array(random.normal(size=(1, 1, 512)))
-    row = array([40.0])
-    at = np.asarray(CODEC.field(x, y, array([10.0, 10.125, 10.5]), row))[0, 0, 0]
+    row, one = array([40.0]), array([[1.0]])
+    at = np.asarray(CODEC.field(x, y, array([10.0, 10.125, 10.5]), row, one))[0, 0, 0]
     assert at[1] == pytest.approx(0.75 * at[0] + 0.25 * at[2], rel=1e-4)
-    ends = np.asarray(CODEC.field(x, y, array([-0.5, 0.0, 191.5, 191.499]), row))[0, 0, 0]
+    ends = np.asarray(CODEC.field(x, y, array([-0.5, 0.0, 191.5, 191.499]), row, one))[0, 0, 0]
     assert ends[0] == ends[1]
     assert ends[2] == pytest.approx(ends[3], rel=1e-2)
 
@@ -204,3 +205,17 @@ def _softmax(logits: Any) -> NDArray[np.float64]:  # noqa: ANN401
     exponent = np.exp(np.asarray(logits, np.float64))
     total: NDArray[np.float64] = exponent / exponent.sum(-1, keepdims=True)
     return total
+
+
+@kinds
+def test_the_spread_is_that_of_the_labels_and_grows_with_theirs(array: Any) -> None:  # noqa: ANN401
+    points = array([[[50.0, 77.0], [120.0, 30.5]]])
+    spreads = []
+    for sigma in (6.0, 8.0):
+        logits = _labels(SimccCodec(SIZE, 2, (sigma, sigma)), points)
+        spreads.append(np.asarray(CODEC.spread(*logits, points)))
+    # Two axes of 3 px, of which 3 sigmas hold all but little.
+    np.testing.assert_allclose(spreads[0], 3 * np.sqrt(2), rtol=0.02)
+    assert (spreads[1] > 1.15 * spreads[0]).all()
+    away = points + array([4.0, 0.0])
+    assert (np.asarray(CODEC.spread(*logits, away)) > spreads[1]).all()

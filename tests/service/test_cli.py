@@ -86,6 +86,27 @@ def test_predict_takes_the_parameters_of_the_service() -> None:
     assert plain["people"] != flipped["people"]
 
 
+def test_predict_gives_sigmas_of_calibrated_heads(tmp_path: Path) -> None:
+    own = tmp_path / "bundles" / "pose-c"
+    own.mkdir(parents=True)
+    for file in (BUNDLES / "pose-s").glob("*.onnx"):
+        shutil.copy(file, own)
+    manifest = json.loads((BUNDLES / "pose-s" / "manifest.json").read_text())
+    manifest["name"] = "pose-c"
+    curve = {"raw": [0, 100], "value": [0, 100]}
+    manifest["heads"]["simcc"]["calibration"] = {"score": curve, "sigma": curve}
+    manifest["heads"]["heatmap"]["calibration"] = None
+    (own / "manifest.json").write_text(json.dumps(manifest))
+    bundles = ("--bundles", BUNDLES, "--bundles", own.parent)
+    arguments = ("predict", SAMPLE, *bundles, "--model", "pose-c", "--sigma")
+    (answer,) = answers(subpose(*arguments, "--head", "simcc"))
+    people = answer["people"]
+    assert isinstance(people, list)
+    assert all(joint["sigma"] > 0 for person in people for joint in person["keypoints"])
+    refused = subpose(*arguments, "--head", "heatmap", code=2)
+    assert "not calibrated" in refused.stderr
+
+
 def test_predict_runs_several_heads_at_once() -> None:
     (answer,) = answers(subpose("predict", SAMPLE, "--head", "heatmap,simcc", "--max-people", "1"))
     people = answer["people"]

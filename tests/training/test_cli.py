@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 import training.card
 from models.bundle import BUNDLES
+from training import cli
 from training.cli import app
 from training.detector import cli as detector
 from training.detector.export import ExportError
@@ -141,3 +142,33 @@ def test_the_card_takes_another_readme() -> None:
     result = CliRunner().invoke(app, ["card", POSE, "--readme", "nowhere.md"])
     assert result.exit_code == 2
     assert "nowhere.md" in result.stderr
+
+
+def test_measure_calibrates_first_and_writes_the_card_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[tuple[str, tuple[object, ...], object, object]] = []
+
+    def note(step: str) -> None:
+        def work(*given: object, **options: object) -> None:
+            done.append((step, given, options.get("detector"), options.get("flip", False)))
+
+        monkeypatch.setattr(cli, step, work)
+
+    for step in ("calibrate", "evaluate", "equivariance", "card"):
+        note(step)
+    result = CliRunner().invoke(app, ["measure", POSE])
+    assert result.exit_code == 0, result.output
+    steps = [step for step, *_ in done]
+    assert (steps[0], steps[-1]) == ("calibrate", "card")
+    measured = {
+        (given[1], detector, flip) for step, given, detector, flip in done if step == "evaluate"
+    }
+    assert measured == {
+        ("coco/dev", None, False),
+        ("coco/val", None, False),
+        ("coco/val", None, True),
+        ("coco/val", "person-n", False),
+        ("lspet/val", None, False),
+    }
+    assert "equivariance" in steps

@@ -118,7 +118,7 @@ def test_lsp_is_measured_in_torsos_with_its_own_boxes(model: PoseModel, data: Pa
     few = lspet.of(lspet.photos[:PHOTOS])
     (measured,) = evaluate(model, None, few, readings=[Reading("heatmap", "dark")])
     row = measured.figures
-    assert list(row.metrics) == ["PCK@0.2", "error_median", "error_mean"]
+    assert list(row.metrics)[:3] == ["PCK@0.2", "error_median", "error_mean"]
     assert 0.3 < row.main <= 1
     assert row.interval[0] <= row.main <= row.interval[1]
     with pytest.raises(ValueError, match="lspet/val"):

@@ -13,11 +13,11 @@ from models.keypoints import COCO17
 from models.predictor import Person, Pose
 from training.data.annotations import LabelledPerson
 from training.evaluation import GROUND_TRUTH, Evaluation, Figures
+from training.log import read_log
 from training.report import (
     chart_of_losses,
     chart_of_thresholds,
     default_rows,
-    read_log,
     smoothed,
     sweep_table,
     tables,
@@ -154,9 +154,15 @@ def test_report_is_whole(log: Path, manifest: PoseManifest, tmp_path: Path) -> N
     assert simcc is not None
     folder = tmp_path / "report"
     sheet = chart_of_thresholds([FIGURES])
-    written = write_report(
-        folder, evaluation(changed(decode=simcc.decode)), manifest, log=log, sheet=sheet
+    row = changed(
+        decode=simcc.decode,
+        metrics={**FIGURES.metrics, "calibration_error": 0.021, "within_sigma": 0.68},
+        reliability=((0.1, 0.15, 10), (0.9, 0.88, 200)),
     )
+    written = write_report(folder, evaluation(row), manifest, log=log, sheet=sheet)
+    assert {path.name for path in written} == {
+        "report.md", "thresholds.png", "reliability.png", "losses.png", "examples.png",
+    }  # fmt: skip
     assert sorted(written) == sorted(folder.iterdir())
     text = (folder / "report.md").read_text()
     assert "**0.612**" in text

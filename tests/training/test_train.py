@@ -4,14 +4,24 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from models.networks.pose import PoseNetwork, PoseShape
 from tests.training.sets import row, write_set
 from training import train as module
-from training.config import DataSource, Experiment, HeadPhase, Schedule, Serving, load_experiment
+from training.config import (
+    DataSource,
+    Experiment,
+    HeadPhase,
+    Schedule,
+    Serving,
+    Teachers,
+    load_experiment,
+)
 from training.data.examples import Augmentation
+from training.errors import DataError
 from training.heads_alone import train_heads
 from training.losses import pose_losses
 from training.train import _rate, _Run, averaged_network, start_network, train, training_data
@@ -96,6 +106,33 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
             assert [line[0] for line in csv.reader(file)] == ["step", "1", "2", "3"]
     # A run that has ended is not begun again.
     assert _equal(torch.load(train(cut), weights_only=True), first)
+
+
+def test_a_step_that_is_taken_again_is_in_the_log_once(
+    configure: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = configure(schedule=Schedule(steps=4, batch=2, ramp=1), checkpoint_every=2)
+    monkeypatch.setattr(module, "pose_losses", _fail_at(4))
+    with pytest.raises(_PowerCutError):
+        train(experiment)
+    monkeypatch.undo()
+    log = experiment.folder / "log.csv"
+    assert [line.split(",")[0] for line in log.read_text().splitlines()] == ["step", "1", "2", "3"]
+    train(experiment)
+    assert [line.split(",")[0] for line in log.read_text().splitlines()] == [
+        "step", "1", "2", "3", "4",
+    ]  # fmt: skip
+
+
+def test_teachers_that_see_another_grid_are_refused(
+    configure: Callable[..., Experiment],
+) -> None:
+    experiment = configure(teachers=Teachers(files=[]))
+    experiment.folder.mkdir()
+    np.save(experiment.teacher_file(0), np.zeros((5, 17, 64, 48), np.float16))
+    with pytest.raises(DataError, match="udp grid of 48 x 64 cells, this network's a udp one of"):
+        train(experiment)
+    assert not experiment.last.exists()
 
 
 def test_training_moves_every_part_and_the_average_follows(

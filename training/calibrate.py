@@ -1,0 +1,165 @@
+"""What a bundle's scores and spreads are worth, fitted on `coco/dev` through the product's path.
+
+A score becomes the share of labelled joints with such a peak that lie within a tenth of their
+person's size; a spread the radius within which 68 % of the joints with such a spread lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.bundle import Heads, PoseManifest
+from models.calibration import IDENTITY, Calibration, Curve
+from models.pose import PoseModel
+from models.predictor import Predictor
+from training.evaluate import encoded_photos
+from training.reliability import RIGHT
+from training.truth import Truth
+
+Floats = NDArray[np.float64]
+
+WITHIN = 0.68
+"""Of the joints, that lie within their sigma."""
+
+SCORE_BINS, SIGMA_BINS = 16, 12
+"""With as many joints each: the curves have a point a bin at most."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Joints:
+    """The labelled joints of a split as a head has found them, flat.
+
+    Attributes:
+        scores: as answered.
+        sigmas: as answered, px of the image.
+        errors: distance from the label, px of the image.
+        sizes: of their people, px of the image.
+        scales: of their crops: px of the image along a pixel of the crop.
+    """
+
+    scores: Floats
+    sigmas: Floats
+    errors: Floats
+    sizes: Floats
+    scales: Floats
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Those within a tenth of their person's size."""
+        return np.asarray(self.errors <= RIGHT * self.sizes, np.bool_)
+
+
+def calibrate(model: PoseModel, truth: Truth) -> PoseManifest:
+    """The model's manifest with curves for each head, fitted with the manifest's decodes, no flip.
+
+    Args:
+        model: of the COCO keypoint set.
+        truth: `coco/dev`, so that neither the weights have learnt from it nor is it reported.
+    """
+    heads = model.manifest.heads
+    fitted = {head: fit(joints) for head, joints in observe(with_curves(model, {}), truth).items()}
+    return model.manifest.model_copy(update={"heads": _with(heads, fitted)})
+
+
+def with_curves(model: PoseModel, curves: dict[str, Calibration]) -> PoseModel:
+    """The model as it were with these curves, raw where there is none, on the same engine."""
+    every = {head: curves.get(head, IDENTITY) for head in model.heads}
+    manifest = model.manifest.model_copy(update={"heads": _with(model.manifest.heads, every)})
+    return PoseModel(replace(model.bundle, manifest=manifest), model.engine)
+
+
+def _with(heads: Heads, curves: dict[str, Calibration]) -> Heads:
+    specs = {
+        head: getattr(heads, head).model_copy(update={"calibration": calibration})
+        for head, calibration in curves.items()
+    }
+    return heads.model_copy(update=specs)
+
+
+def observe(model: PoseModel, truth: Truth) -> dict[str, Joints]:
+    """By head the labelled joints of a split, with the labels' boxes and the manifest's decodes.
+
+    Args:
+        model: calibrated, or with the identity for curves.
+        truth: the split.
+    """
+    predictor = Predictor(model)
+    truth = truth.with_people()
+    rows: dict[str, list[Floats]] = {head: [] for head in model.heads}
+    for photo, encoded in zip(
+        truth.photos, encoded_photos(predictor, truth, flip=False), strict=True
+    ):
+        found = {head: predictor.read(encoded, [head], sigma=True) for head in model.heads}
+        for number, labelled in enumerate(photo.people):
+            seen = labelled.visibility > 0
+            size, scale = np.sqrt(labelled.box.area), encoded.geometries[number].scale
+            for head, people in found.items():
+                pose = people[number].pose
+                assert pose.sigmas is not None
+                errors = np.linalg.norm(pose.points - labelled.points, axis=-1)
+                table = pose.scores, pose.sigmas, errors, np.full(17, size), np.full(17, scale)
+                rows[head].append(np.stack(table)[:, seen])
+    return {head: Joints(*np.concatenate(parts, axis=1)) for head, parts in rows.items()}
+
+
+def fit(joints: Joints) -> Calibration:
+    """Curves from raw scores and spreads."""
+    raw, share = _rising(joints.scores, joints.right.astype(float), SCORE_BINS, _share)
+    inner = (raw > 0) & (raw < 1)
+    score = _curve(np.r_[0.0, raw[inner], 1.0], np.r_[0.0, share[inner], 1.0])
+    spread = joints.sigmas / joints.scales
+    return Calibration(
+        score=score,
+        sigma=_curve(*_rising(spread, joints.errors / joints.scales, SIGMA_BINS, _radius)),
+    )
+
+
+def _share(right: Floats) -> float:
+    """Of joints that are right; of few joints none is certain (Laplace's rule)."""
+    return float((right.sum() + 1) / (len(right) + 2))
+
+
+def _radius(errors: Floats) -> float:
+    return float(np.quantile(errors, WITHIN))
+
+
+def _rising(
+    raw: Floats, outcome: Floats, bins: int, summary: Callable[[Floats], float]
+) -> tuple[Floats, Floats]:
+    """Bins of equal counts, joined until their summaries rise (pool adjacent violators).
+
+    Args:
+        raw: (N,).
+        outcome: (N,) of each.
+        bins: at most.
+        summary: of the outcomes of a bin.
+
+    Returns:
+        The bins' mean raw numbers and their summaries, both strictly rising.
+    """
+    pools: list[NDArray[np.intp]] = []
+    for part in np.array_split(np.argsort(raw, kind="stable"), min(bins, len(raw))):
+        pools.append(part)
+        while len(pools) > 1 and not (
+            summary(outcome[pools[-2]]) < summary(outcome[pools[-1]])
+            and raw[pools[-2]].mean() < raw[pools[-1]].mean()
+        ):
+            last = pools.pop()
+            pools[-1] = np.concatenate([pools[-1], last])
+    return (
+        np.array([raw[pool].mean() for pool in pools]),
+        np.array([summary(outcome[pool]) for pool in pools]),
+    )
+
+
+def _curve(raw: Floats, value: Floats) -> Curve:
+    """Four digits; a single point is level."""
+    if len(raw) == 1:
+        raw, value = np.r_[raw, raw + 1], np.r_[value, value]
+    digits = np.round(raw, 4)
+    kept = np.r_[True, np.diff(digits) > 0]
+    return Curve(raw=tuple(digits[kept].tolist()), value=tuple(np.round(value, 4)[kept].tolist()))
