@@ -71,7 +71,7 @@ def load_catalog(settings: Settings) -> Catalog:
 
     Raises:
         BundleError: a bundle is damaged, or a default is not there.
-        EngineError: the device is missing.
+        EngineError: the engine or the device is missing.
     """
     models: dict[str, PoseModel] = {}
     detectors: dict[str, ServedDetector] = {}
@@ -81,7 +81,13 @@ def load_catalog(settings: Settings) -> Catalog:
             if name in models or name in detectors:
                 raise BundleError(f"two bundles are named {name}; rename one's folder")
             if isinstance(bundle.manifest, PoseManifest):
-                engine = load_engine(bundle, device=settings.device, threads=settings.threads)
+                engine = load_engine(
+                    bundle,
+                    engine=settings.engine,
+                    device=settings.device,
+                    threads=settings.threads,
+                    notes=settings.engine_file,
+                )
                 models[name] = PoseModel(bundle, engine)
             else:
                 detector = load_detector(bundle, device=settings.device, threads=settings.threads)

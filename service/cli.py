@@ -46,6 +46,10 @@ Detector = Annotated[
     str | None, typer.Option(help="Name of the detector's bundle, or `whole`: one person a photo.")
 ]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda.", metavar="cpu|cuda")]
+Engine = Annotated[
+    str | None,
+    typer.Option(help="Runtime of the pose models.", metavar="auto|onnxruntime|openvino"),
+]
 Bundles = Annotated[list[Path] | None, typer.Option(help="Folder of bundles; may be repeated.")]
 Threads = Annotated[int | None, typer.Option(help="Of the engine.")]
 
@@ -74,6 +78,7 @@ def serve(
     model: Model = None,
     detector: Detector = None,
     device: Device = None,
+    engine: Engine = None,
     bundles: Bundles = None,
     threads: Threads = None,
     latest: Annotated[
@@ -90,7 +95,7 @@ def serve(
     with one_line_errors():
         settings = _settings(
             host=host, port=port, metrics_port=metrics_port, model=model, detector=detector,
-            device=device, bundles=bundles, threads=threads, latest=latest,
+            device=device, engine=engine, bundles=bundles, threads=threads, latest=latest,
         )  # fmt: skip
         _check_ports(settings)
         raise typer.Exit(server.serve(settings))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,6 +14,7 @@ from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from models.bundle import BUNDLES
+from models.engines import EngineName
 
 PREFIX = "SUBPOSE_"
 
@@ -27,6 +29,15 @@ def _split(value: object) -> object:
 CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
 Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split)]
+
+
+def _engine_file() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME")
+    try:
+        folder = Path(cache) if cache else Path.home() / ".cache"
+    except RuntimeError:  # a container's user whom no list of users knows
+        folder = Path(tempfile.gettempdir())
+    return folder / "subpose" / "engine.json"
 
 
 class Settings(BaseSettings):
@@ -55,6 +66,13 @@ class Settings(BaseSettings):
         default="person-n",
         description="the detector where a request names none: a bundle, `whole`, or "
         "`ultralytics:<weights>` (AGPL, needs the extra)",
+    )
+    engine: EngineName = Field(
+        default="auto",
+        description="the runtime of the pose models; `auto` tries those that are installed once",
+    )
+    engine_file: Path = Field(
+        default_factory=_engine_file, description="where `auto` keeps what it found out"
     )
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="what the models run on")
     threads: int | None = Field(

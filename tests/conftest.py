@@ -1,3 +1,4 @@
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -5,6 +6,9 @@ import pytest
 from hypothesis import settings
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
+
+# Which runtime is fastest here is nothing that tests of other things should find out or depend on.
+os.environ.setdefault("SUBPOSE_ENGINE", "onnxruntime")
 
 # How long an example takes says more of a busy machine than of the code.
 settings.register_profile("subpose", deadline=None)

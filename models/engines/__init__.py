@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from pathlib import Path
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,17 +45,41 @@ class Engine(Protocol):
         ...
 
 
-def load_engine(bundle: Bundle, *, device: str = "cpu", threads: int | None = None) -> Engine:
+EngineName = Literal["auto", "onnxruntime", "openvino"]
+
+
+def load_engine(
+    bundle: Bundle,
+    *,
+    engine: EngineName = "onnxruntime",
+    device: str = "cpu",
+    threads: int | None = None,
+    notes: Path | None = None,
+) -> Engine:
     """Load a bundle's graphs.
 
     Args:
         bundle: a verified pose bundle.
+        engine: `auto` for the fastest one on this CPU, which is found out once.
         device: `cpu` or `cuda`.
         threads: of the CPU's arithmetic; None for one a core.
+        notes: the file in which `auto` keeps what it found out; None to keep nothing.
 
     Raises:
-        EngineError: the device is not there. It is never replaced by another one.
+        EngineError: the engine or the device is not there, or the engine is not accurate here. It
+            is never replaced by another one.
     """
-    from models.engines.onnx import OnnxEngine  # the one engine that needs onnxruntime
+    # Each imports its runtime, which need not be installed.
+    if engine == "openvino":
+        from models.engines.auto import load_openvino
+
+        if device != "cpu":
+            raise EngineError(f"engine 'openvino' runs on the cpu only, not on {device!r}")
+        return load_openvino(bundle, threads)
+    if engine == "auto" and device == "cpu":
+        from models.engines.auto import choose_engine
+
+        return choose_engine(bundle, notes, threads=threads)
+    from models.engines.onnx import OnnxEngine
 
     return OnnxEngine(bundle, device=device, threads=threads)

@@ -9,7 +9,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from models.bundle import Bundle
+from models.cores import available_cores
 from models.engines import EngineError, Floats
+from models.engines.graphs import GraphEngine, Run
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -22,7 +24,7 @@ def open_session(
     Args:
         path: of the ONNX file.
         device: `cpu` or `cuda`.
-        threads: of the CPU's arithmetic; None for one a core.
+        threads: of the CPU's arithmetic; None for one a core that is this process's.
 
     Raises:
         EngineError: the device is not there, or the file is not a graph that runs.
@@ -42,8 +44,7 @@ def open_session(
     options.log_severity_level = 3
     # A thread that spins between runs takes a core from whoever decodes the next photo.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or available_cores()
     settings = {"cudnn_conv_algo_search": "HEURISTIC"} if device == "cuda" else {}
     try:
         session = ort.InferenceSession(path, options, providers=[(provider, settings)])
@@ -56,10 +57,8 @@ def open_session(
     return session
 
 
-class OnnxEngine:
-    """The four graphs of a pose bundle, and NerPE's cells, as sessions."""
-
-    name = "onnxruntime"
+class OnnxEngine(GraphEngine):
+    """The graphs of a pose bundle as sessions."""
 
     def __init__(self, bundle: Bundle, *, device: str = "cpu", threads: int | None = None) -> None:
         """Load.
@@ -67,37 +66,15 @@ class OnnxEngine:
         Raises:
             EngineError: the device is not there, or a graph does not run on it.
         """
-        manifest = bundle.pose
-        self.device = "cuda:0" if device == "cuda" else device
 
-        def load(name: str) -> ort.InferenceSession:
-            return open_session(bundle.file(name), device=device, threads=threads)
+        def open_graph(path: Path) -> Run:
+            session = open_session(path, device=device, threads=threads)
+            names = [node.name for node in session.get_inputs()]
 
-        self._encoder = load(manifest.encoder)
-        self._heads: dict[str, ort.InferenceSession] = {}
-        heads = manifest.heads
-        if heads.simcc:
-            self._heads["simcc"] = load(heads.simcc.graph)
-        if heads.heatmap:
-            self._heads["heatmap"] = load(heads.heatmap.graph)
-        if heads.nerpe:
-            self._heads["nerpe"] = load(heads.nerpe.cells)
-            self._field = load(heads.nerpe.graph)
+            def run(*arrays: NDArray[np.generic]) -> tuple[Floats, ...]:
+                return tuple(session.run(None, dict(zip(names, arrays, strict=True))))
 
-    def encode(self, crops: NDArray[np.uint8]) -> Floats:
-        """See `Engine`."""
-        return _run(self._encoder, crops)[0]
+            return run
 
-    def head(self, name: str, features: Floats) -> tuple[Floats, ...]:
-        """See `Engine`."""
-        return _run(self._heads[name], features)
-
-    def field(self, cells: Floats, points: Floats) -> Floats:
-        """See `Engine`."""
-        return _run(self._field, cells, points)[0]
-
-
-def _run(session: ort.InferenceSession, *arrays: NDArray[np.generic]) -> tuple[Floats, ...]:
-    """Positional inputs to all outputs."""
-    names = (node.name for node in session.get_inputs())
-    return tuple(session.run(None, dict(zip(names, arrays, strict=True))))
+        where = "cuda:0" if device == "cuda" else device
+        super().__init__(bundle, open_graph, name="onnxruntime", device=where)

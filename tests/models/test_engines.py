@@ -7,6 +7,7 @@ import pytest
 
 from models.bundle import BUNDLES, Bundle, BundleError, load_bundle
 from models.engines import Engine, EngineError, load_engine
+from models.engines.auto import sample_crops
 from models.engines.onnx import PROVIDERS, open_session
 
 no_cuda = pytest.mark.skipif(
@@ -19,8 +20,14 @@ def bundle() -> Bundle:
     return load_bundle(BUNDLES / "pose-s")
 
 
+@pytest.fixture(scope="module", params=["onnxruntime", "openvino"])
+def engine(bundle: Bundle, request: pytest.FixtureRequest) -> Engine:
+    pytest.importorskip(request.param)
+    return load_engine(bundle, engine=request.param, threads=1)
+
+
 @pytest.fixture(scope="module")
-def engine(bundle: Bundle) -> Engine:
+def reference(bundle: Bundle) -> Engine:
     return load_engine(bundle, threads=1)
 
 
@@ -29,8 +36,35 @@ def crops() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (3, 256, 192, 3), dtype=np.uint8)
 
 
-def test_an_engine_says_what_it_runs_on(engine: Engine) -> None:
-    assert (engine.name, engine.device) == ("onnxruntime", "cpu")
+def test_an_engine_says_what_it_runs_on(bundle: Bundle, engine: Engine) -> None:
+    assert (engine.name, engine.device) in {("onnxruntime", "cpu"), ("openvino", "cpu")}
+
+
+def test_engines_answer_alike(
+    engine: Engine, reference: Engine, bundle: Bundle, crops: np.ndarray
+) -> None:
+    points = np.random.default_rng(2).uniform(-1, 1, (4, 9, 2)).astype(np.float32)
+    for pixels in (sample_crops(bundle), crops[:1]):
+        expected = reference.encode(pixels)
+        features = engine.encode(pixels)
+        np.testing.assert_allclose(features, expected, atol=1e-4 * np.abs(expected).max())
+        for head in ("simcc", "heatmap", "nerpe"):
+            for a, b in zip(
+                engine.head(head, expected), reference.head(head, expected), strict=True
+            ):
+                np.testing.assert_allclose(a, b, atol=1e-4 * max(1, np.abs(b).max()))
+        (cells,) = reference.head("nerpe", expected)
+        asked = points[: len(cells)]
+        np.testing.assert_allclose(
+            engine.field(cells, asked), reference.field(cells, asked), atol=1e-4
+        )
+
+
+def test_what_an_engine_answered_stays(engine: Engine, crops: np.ndarray) -> None:
+    first = engine.encode(crops)
+    before = first.copy()
+    engine.encode(255 - crops)
+    np.testing.assert_array_equal(first, before)
 
 
 def test_graphs_answer_in_the_shapes_that_the_manifest_states(
@@ -86,6 +120,11 @@ def test_several_threads_may_call_one_engine(engine: Engine, crops: np.ndarray) 
         found = list(pool.map(lambda i: engine.encode(crops[i % 3 :][:1]), range(8)))
     for i, features in enumerate(found):
         np.testing.assert_allclose(features, expected[i % 3 :][:1], atol=1e-4)
+
+
+def test_openvino_is_no_engine_for_cuda(bundle: Bundle) -> None:
+    with pytest.raises(EngineError, match="'openvino' runs on the cpu only"):
+        load_engine(bundle, engine="openvino", device="cuda")
 
 
 @no_cuda

@@ -1,0 +1,172 @@
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from models.bundle import BUNDLES, Bundle, load_bundle
+from models.engines import Engine, EngineError, Floats, auto, load_engine
+from models.engines.auto import accurate, choose_engine, measure, sample_crops
+
+
+class Changed:
+    """The real engine, with features that something was done to, or work done twice over."""
+
+    def __init__(
+        self, engine: Engine, name: str, change: Callable[[Floats], Floats] = lambda x: x, *,
+        rounds: int = 1,
+    ) -> None:  # fmt: skip
+        self.engine, self.name, self.device = engine, name, engine.device
+        self.change, self.rounds = change, rounds
+
+    def encode(self, crops: NDArray[np.uint8]) -> Floats:
+        for _ in range(self.rounds):
+            features = self.engine.encode(crops)
+        return self.change(features)
+
+    def head(self, name: str, features: Floats) -> tuple[Floats, ...]:
+        return self.engine.head(name, features)
+
+    def field(self, cells: Floats, points: Floats) -> Floats:
+        return self.engine.field(cells, points)
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return load_bundle(BUNDLES / "pose-s")
+
+
+@pytest.fixture(scope="module")
+def real(bundle: Bundle) -> Engine:
+    return load_engine(bundle, threads=1)
+
+
+Install = Callable[..., list[str]]
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Makes these the engines that are there; returns the names of those that get loaded."""
+
+    def install(*engines: Engine) -> list[str]:
+        loaded: list[str] = []
+
+        def loader(engine: Engine) -> Callable[[], Engine]:
+            def load() -> Engine:
+                loaded.append(engine.name)
+                return engine
+
+            return load
+
+        found = {engine.name: loader(engine) for engine in engines}
+        monkeypatch.setattr(auto, "installed", lambda bundle, threads: found)
+        monkeypatch.setattr(auto, "ROUNDS", 3)
+        monkeypatch.setattr(auto, "BATCHES", (1,))
+        return loaded
+
+    return install
+
+
+def test_the_faster_engine_is_chosen_and_the_choice_kept(
+    bundle: Bundle, real: Engine, install: Install, tmp_path: Path
+) -> None:
+    notes = tmp_path / "cache" / "engine.json"
+    engines = Changed(real, "onnxruntime", rounds=4), Changed(real, "other")
+    loaded = install(*engines)
+    assert choose_engine(bundle, notes, threads=1) is engines[1]
+    assert loaded == ["onnxruntime", "other"]
+    loaded.clear()
+    assert choose_engine(bundle, notes, threads=1) is engines[1]
+    assert loaded == ["other"]
+
+
+def test_onnx_runtime_stays_where_it_is_the_faster_one(
+    bundle: Bundle, real: Engine, install: Install
+) -> None:
+    engines = Changed(real, "onnxruntime"), Changed(real, "other", rounds=4)
+    install(*engines)
+    assert choose_engine(bundle, threads=1) is engines[0]
+
+
+def test_an_engine_alone_is_not_measured(
+    bundle: Bundle, real: Engine, install: Install, tmp_path: Path
+) -> None:
+    install(Changed(real, "onnxruntime", change=lambda _: pytest.fail("it was run")))
+    assert choose_engine(bundle, tmp_path / "engine.json").name == "onnxruntime"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("digest", ["sha256:other", None])
+def test_other_weights_or_threads_are_measured_anew(
+    bundle: Bundle, real: Engine, install: Install, tmp_path: Path, threads: int, digest: str | None
+) -> None:
+    notes = tmp_path / "engine.json"
+    loaded = install(Changed(real, "onnxruntime"), Changed(real, "other"))
+    choose_engine(bundle, notes, threads=1)
+    loaded.clear()
+    choose_engine(replace(bundle, digest=digest or bundle.digest), notes, threads=threads)
+    same = threads == 1 and digest is None
+    assert (len(loaded), len(json.loads(notes.read_text()))) == ((1, 1) if same else (2, 2))
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{"])
+def test_notes_that_cannot_be_read_are_written_anew(
+    bundle: Bundle, real: Engine, install: Install, tmp_path: Path, content: str
+) -> None:
+    notes = tmp_path / "engine.json"
+    notes.write_text(content)
+    install(Changed(real, "onnxruntime", rounds=3), Changed(real, "other"))
+    choose_engine(bundle, notes)
+    assert list(json.loads(notes.read_text()).values()) == ["other"]
+
+
+def test_a_choice_that_cannot_be_kept_is_made_all_the_same(
+    bundle: Bundle, real: Engine, install: Install, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way of the folder")
+    install(Changed(real, "onnxruntime", rounds=3), Changed(real, "other"))
+    assert choose_engine(bundle, tmp_path / "file" / "engine.json").name == "other"
+
+
+CHANGES: Mapping[str, Callable[[Floats], Floats]] = {
+    "wrong": lambda x: np.asarray(np.roll(x, 1, axis=-1)),
+    "not a number": lambda x: np.full_like(x, np.nan),
+    "coarse": lambda x: np.asarray(np.round(x, 1)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_an_engine_that_moves_joints_is_never_chosen(
+    bundle: Bundle, real: Engine, install: Install, change: Callable[[Floats], Floats]
+) -> None:
+    install(Changed(real, "onnxruntime", rounds=3), Changed(real, "other", change))
+    assert choose_engine(bundle, threads=1).name == "onnxruntime"
+    with pytest.raises(EngineError, match=r"other puts joints of head simcc up to .* px"):
+        accurate(Changed(real, "other", change), bundle, real)
+
+
+def test_the_gate_looks_at_people(bundle: Bundle, real: Engine) -> None:
+    crops = sample_crops(bundle)
+    assert crops.shape == (4, 256, 192, 3)
+    assert accurate(real, bundle, real) is real
+    assert set(measure({"a": real}, crops)) == {"a"}
+
+
+def test_openvino_that_is_not_installed_is_an_error(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.delitem(sys.modules, "models.engines.openvino", raising=False)
+    with pytest.raises(EngineError, match="needs the extra `openvino`"):
+        load_engine(bundle, engine="openvino")
+
+
+def test_openvino_passes_the_gate(bundle: Bundle) -> None:
+    pytest.importorskip("openvino")
+    engine = load_engine(bundle, engine="openvino", threads=1)
+    assert (engine.name, engine.device) == ("openvino", "cpu")
