@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -57,7 +58,17 @@ def test_a_shrinking_photo_is_averaged_and_not_sampled() -> None:
     assert placed.max() <= 128
 
 
-@pytest.mark.parametrize("side", [31, 320, 777])
+@pytest.mark.parametrize("size", [(2560, 1920), (2564, 1282), (4032, 3024), (2559, 1280)])
+def test_a_large_photo_is_averaged_as_if_at_once(size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(7).integers(0, 256, (*size[::-1], 3), np.uint8)
+    pixels = np.asarray(cv2.blur(noise, (15, 15)), np.uint8)
+    letterbox = Letterbox.fit(size, [(320, 320)])
+    width, height = letterbox.fitted
+    whole = cv2.resize(pixels, letterbox.fitted, interpolation=cv2.INTER_AREA).astype(int)
+    assert np.abs(letterbox.place(pixels)[:height, :width] - whole).max() <= 2
+
+
+@pytest.mark.parametrize("side", [31, 320, 777, 2560])
 def test_an_edge_in_the_photo_lies_where_the_map_says(side: int) -> None:
     # Left half black, right half white: their border is an edge of a box.
     pixels = np.zeros((side, 2 * side, 3), np.uint8)
