@@ -162,7 +162,8 @@ def compose(
         "believed": _believed(plain),
         "steadiness": equivariance_table(evaluation.equivariance),
         "steady_split": evaluation.equivariance[0].split,
-        "steady_joints": max(each.joints for each in evaluation.equivariance),
+        # Mirrored once, moved and scaled several times.
+        "steady_joints": min(each.joints for each in evaluation.equivariance),
     }
     return Template(_TEMPLATE.read_text()).substitute(values)
 
