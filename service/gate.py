@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
 from service.problems import ClientLimit, Draining, Overloaded, Starting
-
-_SMOOTHING = 0.1
-"""Weight of the newest request in the mean of how long one is in work."""
 
 _CLIENTS = 10_000
 """Token buckets remembered at once; the least recently seen client starts anew."""
@@ -23,13 +19,12 @@ class Gate:
 
     Args:
         capacity: requests in work at once.
-        clock: monotonic seconds.
+        drain_s: tells how many seconds those inside still need.
     """
 
-    def __init__(self, capacity: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, capacity: int, drain_s: Callable[[], float] = lambda: 1.0) -> None:
         self._capacity = capacity
-        self._clock = clock
-        self._seconds_in_work = 0.0
+        self._drain_s = drain_s
         self._inside = 0
         self._empty = asyncio.Event()
         self._empty.set()
@@ -71,18 +66,14 @@ class Gate:
         if self._inside >= self._capacity:
             raise Overloaded(
                 f"{self._inside} requests are in work and no more may; try again later",
-                # By then those who are inside now have left.
-                retry_after=self._seconds_in_work,
+                retry_after=self._drain_s(),
             )
-        began = self._clock()
         self._inside += 1
         self._empty.clear()
         try:
             yield
         finally:
             self._inside -= 1
-            seconds, known = self._clock() - began, self._seconds_in_work
-            self._seconds_in_work = known + _SMOOTHING * (seconds - known) if known else seconds
             if not self._inside:
                 self._empty.set()
 

@@ -24,7 +24,7 @@ from service.api.parameters import PoseQuery
 from service.api.tasks import pose_task
 from service.catalog import load_catalog
 from service.images import PostedImage
-from service.pipeline import SeenPerson, SeenPhoto
+from service.photo import SeenPerson, SeenPhoto
 from service.settings import Settings
 from service.timings import Timings
 

@@ -1,104 +1,31 @@
 """Items of many requests -> batches -> each caller its own answer.
 
-One thread owns the device. It is eager: whatever waits when the device is free goes at once, in
-the order it came, as many of one lane as the largest bucket takes. An item that makes its batch
-fail is found by halving, and fails alone. Long work asks now and then whether anybody still waits
-for it. Nothing here knows what an item is.
+The scheduler is eager: what waits when the device is free goes at once, and no timer runs while it
+is idle. It refuses early what could not be run in time. An item that makes its batch fail is found
+by halving, and fails alone. Long work pauses now and then: it ends there if nobody waits for it
+any more, and lets others go first. Nothing here knows what an item is.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from contextlib import contextmanager
+from typing import TypeVar
 
-from service.problems import DeadlineExceeded, Draining, EngineFailed, Overloaded, Problem
-
-logger = logging.getLogger(__name__)
+from service.device import Device
+from service.lanes import Lane
+from service.line import TURN_S, Done, Line, Ticket, Visit
+from service.problems import DeadlineExceeded, Draining, Overloaded
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-_SMOOTHING = 0.2
-"""Weight of the newest batch in a lane's mean cost."""
-
-
-@dataclass(eq=False)
-class Lane(Generic[T, R]):
-    """Items that may share a batch.
-
-    Attributes:
-        name: for metrics.
-        run: a batch of items to their results, in order. A result that is an exception fails its
-            item alone; raising fails the batch, which is then halved.
-        buckets: batch sizes, ascending from 1; a batch is the largest that enough items wait for.
-        weigh: how much work an item is, in a unit of the lane's own.
-        seconds_per_weight: measured.
-    """
-
-    name: str
-    run: Callable[[Sequence[T]], Sequence[R | Exception]]
-    buckets: tuple[int, ...] = (1,)
-    weigh: Callable[[T], float] = lambda item: 1.0
-    seconds_per_weight: float = 0.0
-
-    def bucket(self, waiting: int) -> int:
-        """How many of `waiting` items go now."""
-        return max(size for size in self.buckets if size <= waiting)
-
-    def cost(self, items: Sequence[T]) -> float:
-        """Seconds that items are going to take."""
-        return self.seconds_per_weight * sum(map(self.weigh, items))
-
-    def learn(self, seconds: float, items: Sequence[T]) -> None:
-        """Take a batch into the mean cost."""
-        cost = seconds / sum(map(self.weigh, items))
-        known = self.seconds_per_weight
-        self.seconds_per_weight = known + _SMOOTHING * (cost - known) if known else cost
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome(Generic[R]):
-    """What an item comes back with."""
-
-    value: R
-    waited_s: float
-    """From submission until its batch began."""
-
-
-@dataclass(eq=False, slots=True)
-class _Item:
-    lane: Lane[Any, Any]
-    payload: Any
-    deadline: float
-    submitted: float
-    future: Future[Outcome[Any]] = field(default_factory=Future)
-
-    @property
-    def cost(self) -> float:
-        return self.lane.cost([self.payload])
-
-    def wanted(self, now: float) -> bool:
-        """Whether somebody waits for it, in time."""
-        return not self.future.done() and now < self.deadline
-
-    def settle(self, answer: Outcome[Any] | Exception) -> None:
-        """Answer, unless that has been done or nobody waits any more."""
-        if self.future.done() or not self.future.set_running_or_notify_cancel():
-            return
-        if isinstance(answer, Exception):
-            self.future.set_exception(answer)
-        else:
-            self.future.set_result(answer)
-
 
 class Scheduler:
-    """The queue of one device and the thread that empties it.
+    """The line in front of one device.
 
     Args:
         capacity: items that may wait; more are refused, except that a lone request always fits.
@@ -114,201 +41,123 @@ class Scheduler:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._capacity = capacity
-        self._on_batch = on_batch
         self._clock = clock
-        self._queue: deque[_Item] = deque()
-        self._running: Sequence[_Item] = ()
-        self._began = 0.0
+        self._line = Line()
         self._wake = threading.Condition()
         self._closing = False
-        self._beat = clock()
-        self._thread = threading.Thread(target=self._serve, name="device", daemon=True)
+        self.device = Device(self._line, self._wake, on_batch, clock)
 
-    def start(self) -> None:
-        """Begin to run what is submitted."""
-        self._thread.start()
+    def close(self, patience: float | None = None) -> None:
+        """Refuse what comes from now on, run what waits, end the device's threads.
 
-    def close(self) -> None:
-        """Refuse what comes from now on, run what waits, end the thread."""
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
-        if self._thread.is_alive():
-            self._thread.join()
+        Args:
+            patience: seconds to wait for that; None for as long as it takes.
+        """
+        self._closing = True
+        self.device.close(patience)
 
     @property
     def waiting(self) -> int:
-        """Items in the queue that somebody still waits for."""
+        """Items in the line that somebody still waits for."""
         with self._wake:
             return self._waiting()
 
-    def _waiting(self) -> int:
-        return sum(not item.future.cancelled() for item in self._queue)
-
-    def silence(self) -> float:
-        """Seconds since the thread last came back from the device; infinite where it died."""
-        return self._clock() - self._beat if self._thread.is_alive() else float("inf")
-
-    def predicted_wait(self) -> float:
-        """Seconds until an item submitted now would run, from measured costs."""
+    @property
+    def drain_s(self) -> float:
+        """Seconds until a request that comes now has its turn, from measured costs."""
         with self._wake:
-            return self._predicted_wait()
+            return self._ahead(0.0)
 
-    def _predicted_wait(self) -> float:
-        now = self._clock()
-        running = sum(item.cost for item in self._running if item.wanted(now))
-        queued = sum(item.cost for item in self._queue if item.wanted(now))
-        return max(0.0, running - (now - self._began)) + queued
+    @contextmanager
+    def admit(self, deadline: float, seconds: float = 0.0) -> Iterator[Visit]:
+        """Let a request in, or refuse at once what could not be run in time.
 
-    def check(self) -> None:
-        """For long work on the device, between its parts: is it still wanted?
-
-        Raises:
-            DeadlineExceeded: nobody waits any more for any item of the batch.
-        """
-        now = self._clock()
-        if not any(item.wanted(now) for item in self._running):
-            raise DeadlineExceeded("its deadline passed on the device; the work was dropped")
-
-    def admit(self, deadline: float, items: int = 1) -> None:
-        """Refuse at once what could not be run in time.
+        What the visit has submitted and not got back when it ends is dropped.
 
         Args:
             deadline: on the scheduler's clock.
-            items: how many would be submitted.
+            seconds: of the device that it is expected to ask for.
 
         Raises:
-            Overloaded: the queue is full, or its predicted wait is longer than the deadline.
+            Overloaded: too much waits already.
             DeadlineExceeded: it has passed.
             Draining: closed.
         """
+        visit = Visit(deadline)
         with self._wake:
-            self._admit(deadline, items)
+            self._check(visit, 1, seconds)
+            self._line.join(visit)
+        try:
+            yield visit
+        finally:
+            with self._wake:
+                self._line.leave(visit)
 
-    def _admit(self, deadline: float, items: int, cost: float = 0.0) -> None:
-        if self._closing:
-            raise Draining("the server is shutting down; ask another replica")
-        left = deadline - self._clock()
-        if left <= 0:
-            raise DeadlineExceeded("the deadline passed before the device was asked")
-        wait = self._predicted_wait()
-        waiting = self._waiting()
-        if waiting and waiting + items > self._capacity:
-            raise Overloaded(
-                f"{waiting} crops wait for the device and at most {self._capacity} may; "
-                "try again later",
-                retry_after=wait,
-            )
-        # On an idle device everything is tried: else a wrong estimate would never be righted.
-        if wait and wait + cost > left:
-            raise Overloaded(
-                f"the queue takes about {wait * 1000:.0f} ms, this request {cost * 1000:.0f} ms, "
-                f"and the deadline is in {left * 1000:.0f} ms; try again later or allow more",
-                retry_after=min(wait, wait + cost - left),
-            )
-
-    def submit(
-        self, lane: Lane[T, R], payloads: Sequence[T], deadline: float
-    ) -> list[Future[Outcome[R]]]:
-        """Queue the items of one request, all or none.
-
-        A future that its caller cancels takes its item out of the queue; what already runs for
-        cancelled ones alone ends at its next `check`.
+    def promise(self, visit: Visit, seconds: float) -> None:
+        """Count on what a visit will ask for, from when its body is here: who drips, waits alone.
 
         Args:
-            lane: where they belong.
-            payloads: for the lane's `run`.
-            deadline: on the scheduler's clock; an item that is still waiting then fails.
+            visit: admitted.
+            seconds: of the device.
 
         Raises:
             Problem: as `admit`.
         """
         with self._wake:
-            self._admit(deadline, len(payloads), lane.cost(payloads))
-            now = self._clock()
-            items = [_Item(lane, payload, deadline, now) for payload in payloads]
-            self._queue.extend(items)
-            self._wake.notify()
-        return [item.future for item in items]
+            self._check(visit, 1, seconds)
+            visit.promised = seconds
 
-    def _serve(self) -> None:
-        while True:
-            with self._wake:
-                # Woken without work as well, so that an idle device has a heartbeat.
-                self._wake.wait_for(lambda: self._queue or self._closing, timeout=1)
-                self._beat = self._clock()
-                if not self._queue and self._closing:
-                    return
-                batch = self._running = self._form()
-                self._began = self._beat
-            try:
-                self._run(batch)
-            except Exception as error:
-                logger.exception("the device thread failed on a batch of %d", len(batch))
-                for item in batch:
-                    failure = EngineFailed(f"the batch could not be run ({type(error).__name__})")
-                    item.settle(failure)
-            finally:
-                self._running = ()
-                self._beat = self._clock()
+    def submit(
+        self, visit: Visit, lane: Lane[T, R], items: Sequence[T], promised: float = 0.0
+    ) -> Future[Done[R]]:
+        """Queue items of a visit, all or none.
 
-    def _form(self) -> list[_Item]:
-        """The next batch: the oldest item's lane, without the dead and the late."""
-        alive: deque[_Item] = deque()
-        for item in self._queue:
-            if item.future.cancelled():
-                continue
-            if item.deadline <= self._clock():
-                item.settle(DeadlineExceeded("its deadline passed in the queue"))
-                continue
-            alive.append(item)
-        self._queue = alive
-        if not alive:
-            return []
-        lane = alive[0].lane
-        ready = [item for item in alive if item.lane is lane]
-        chosen = ready[: lane.bucket(len(ready))]
-        taken = set(map(id, chosen))
-        self._queue = deque(item for item in alive if id(item) not in taken)
-        return chosen
+        Args:
+            visit: whose they are.
+            lane: where they belong.
+            items: for the lane; at least one.
+            promised: what was counted on for them, seconds.
 
-    def _run(self, batch: Sequence[_Item]) -> None:
-        if not batch:
-            return
-        lane, began = batch[0].lane, self._clock()
-        payloads = [item.payload for item in batch]
-        try:
-            results = lane.run(payloads)
-            if len(results) != len(batch):
-                raise RuntimeError(f"{lane.name}: {len(results)} results for {len(batch)} items")
-        except DeadlineExceeded as error:
-            # It would have taken longer still: that much is known.
-            if (spent := self._clock() - began) > lane.cost(payloads):
-                lane.learn(spent, payloads)
-            for item in batch:
-                item.settle(error)
-            return
-        except Exception as error:
-            if len(batch) == 1:
-                logger.warning("%s: an item failed", lane.name, exc_info=error)
-                batch[0].settle(_as_problem(error))
-                return
-            middle = len(batch) // 2
-            self._run(batch[:middle])
-            self._run(batch[middle:])
-            return
-        seconds = self._clock() - began
-        lane.learn(seconds, payloads)
-        for item, result in zip(batch, results, strict=True):
-            failed = isinstance(result, Exception)
-            waited = began - item.submitted
-            item.settle(_as_problem(result) if failed else Outcome(result, waited))
-        self._on_batch(lane.name, len(batch), seconds)
+        Returns:
+            Done with all of them; cancelling it drops those that have not run. Failed with
+            DeadlineExceeded where the deadline came first.
 
+        Raises:
+            Problem: as `admit`; by now there may be too little time left.
+        """
+        with self._wake:
+            visit.promised = max(0.0, visit.promised - promised)
+            self._check(visit, len(items), lane.seconds(items))
+            ticket = Ticket(visit, lane, items, self._clock())
+            visit.tickets.append(ticket)
+            self._wake.notify_all()
+        return ticket.future
 
-def _as_problem(error: Exception) -> Problem:
-    if isinstance(error, Problem):
-        return error
-    return EngineFailed(
-        f"the engine failed on this item ({type(error).__name__}); the log has more"
-    )
+    def _check(self, visit: Visit, count: int, seconds: float) -> None:
+        if self._closing:
+            raise Draining("the server is shutting down; ask another replica")
+        left = visit.deadline - self._clock()
+        if left <= 0:
+            raise DeadlineExceeded("the deadline passed before the device was asked")
+        waiting, ahead = self._waiting(), self._ahead(seconds, visit)
+        if waiting and waiting + count > self._capacity:
+            raise Overloaded(
+                f"{waiting} crops wait for the device and at most {self._capacity} may; "
+                "try again later",
+                retry_after=ahead,
+            )
+        # On an idle device everything is tried: else a wrong estimate would never be righted.
+        if (ahead or self.device.busy) and ahead + seconds > left:
+            raise Overloaded(
+                f"the queue takes about {ahead * 1000:.0f} ms, this request {seconds * 1000:.0f} "
+                f"ms, and the deadline is in {left * 1000:.0f} ms; try again later or allow more",
+                retry_after=min(ahead, ahead + seconds - left),
+            )
+
+    def _waiting(self) -> int:
+        self._line.bury(self._clock())
+        return sum(visit.waiting for visit in self._line)
+
+    def _ahead(self, seconds: float, of: Visit | None = None) -> float:
+        running = self.device.rest(max(TURN_S, seconds))
+        return running + self._line.ahead(seconds, of)

@@ -30,6 +30,8 @@ FAILED = 1
 """Exit status of a server that could not start."""
 MISCONFIGURED = 2
 """Exit status where bundles or device are not as the settings say."""
+DEAD = 3
+"""Exit status where the device no longer answers."""
 
 
 def serve(settings: Settings) -> int:
@@ -83,6 +85,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         self._loop = asyncio.get_running_loop()
         self._app.state.opening.add_done_callback(self._opened)
+        self._watch = asyncio.create_task(self._state.dead())
+        self._watch.add_done_callback(self._died)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """On the first SIGTERM leave in order; on anything more leave now."""
@@ -106,6 +110,13 @@ class Server(uvicorn.Server):
             async with asyncio.timeout(settings.drain_seconds):
                 await gate.empty()
         self.should_exit = True
+
+    def _died(self, watch: asyncio.Task[None]) -> None:
+        if watch.cancelled():
+            return
+        logger.critical("the device is dead; ending, so that a new process can take over")
+        self.status = DEAD
+        self.should_exit = self.force_exit = True
 
     def _opened(self, opening: asyncio.Task[None]) -> None:
         if opening.cancelled():

@@ -116,6 +116,9 @@ class Settings(BaseSettings):
         ge=1,
         description="decoded photos of all requests held at once; others wait",
     )
+    decode_jobs: int = Field(
+        default=256, ge=1, description="photos that may wait to be decoded, else 503"
+    )
     answer_bytes: int = Field(default=64_000_000, ge=1, description="largest answer")
 
     requests: int = Field(default=256, ge=1, description="requests in work at once, else 503")

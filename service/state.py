@@ -7,17 +7,29 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from service.catalog import Catalog
+from service.catalog import WHOLE, Catalog
 from service.features import FeatureStore
 from service.gate import ClientBuckets, Gate
 from service.kept import Kept
 from service.metrics import Metrics
+from service.model_lanes import (
+    DetectorLane,
+    ModelLanes,
+    detector_lane,
+    warm_up,
+    warm_up_detector,
+)
 from service.pipeline import Pipeline
 from service.problems import Starting
 from service.scheduler import Scheduler
 from service.settings import Settings
 from service.shared import SharedPhotos
-from service.work import ModelLanes, warm_up
+
+_WATCH_S = 1.0
+"""Between two looks at the device."""
+
+_FOR_GOOD = 2
+"""Once it has been stuck for so many times what fails /healthz, it is not coming back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +60,8 @@ class State:
 
     def __post_init__(self) -> None:
         settings, metrics = self.settings, self.metrics
-        self.gate = Gate(settings.requests, time.monotonic)
+        self.scheduler = Scheduler(settings.queue_crops, on_batch=metrics.batch)
+        self.gate = Gate(settings.requests, lambda: self.scheduler.drain_s)
         self.clients = ClientBuckets(settings.client_limit, time.monotonic)
         own = FeatureStore(settings.keep_bytes, settings.keep_seconds)
         shared = None
@@ -56,7 +69,6 @@ class State:
             url, limit_s = settings.features_url.get_secret_value(), settings.features_ms / 1000
             shared = SharedPhotos(url, limit_s, count=metrics.shared)
         self.store = Kept(own, shared, newest=settings.latest)
-        self.scheduler = Scheduler(settings.queue_crops, on_batch=metrics.batch)
         metrics.watch(
             waiting=lambda: self.scheduler.waiting,
             inside=lambda: self.gate.inside,
@@ -76,28 +88,45 @@ class State:
             raise Starting("weights are being loaded; try again in a moment")
         return self._loaded
 
-    def silence(self) -> float:
-        """Seconds since the device came back; none before it is used."""
-        return 0.0 if self._loaded is None else self.scheduler.silence()
+    @property
+    def alive(self) -> bool:
+        """Whether the device answers, or may soon."""
+        return not self.scheduler.device.stuck(self.settings.stall_seconds)
+
+    async def dead(self) -> None:
+        """Return once the device is dead for good: only a new process can help."""
+        while not self.scheduler.device.stuck(_FOR_GOOD * self.settings.stall_seconds):
+            await asyncio.sleep(_WATCH_S)
 
     async def open(self) -> None:
         """Load the weights, warm up, become ready."""
         catalog = await asyncio.to_thread(self.load, self.settings)
-        lanes = {}
+        models, detectors = await asyncio.to_thread(self._warm_up, catalog)
+        on_cpu = all(model.engine.device == "cpu" for model in catalog.models.values())
+        self.scheduler.device.start(ahead=not on_cpu)
+        self.store.weights = {name: model.bundle.digest for name, model in catalog.models.items()}
+        pipeline = Pipeline(self.settings, self.scheduler, models, detectors)
+        self._loaded = Loaded(catalog, pipeline)
+        self.gate.state = "ready"
+
+    def _warm_up(self, catalog: Catalog) -> tuple[dict[str, ModelLanes], dict[str, DetectorLane]]:
+        models, detectors = {}, {}
         for name, model in catalog.models.items():
             count = self.metrics.crops.labels(name).inc
-            lanes[name] = ModelLanes.of(model, count, self.scheduler.check)
-            await asyncio.to_thread(warm_up, model, lanes[name])
+            models[name] = ModelLanes.of(model, count, self.scheduler.device.pause)
+            warm_up(model, models[name])
             self.metrics.engine.labels(name, model.engine.name, model.engine.device).set(1)
-        self.store.weights = {name: model.bundle.digest for name, model in catalog.models.items()}
-        self.scheduler.start()
-        self._loaded = Loaded(catalog, Pipeline(self.settings, self.scheduler, lanes))
-        self.gate.state = "ready"
+        for name, served in catalog.detectors.items():
+            if name != WHOLE:
+                detectors[name] = detector_lane(served)
+                warm_up_detector(detectors[name])
+        return models, detectors
 
     async def close(self) -> None:
         """Run what was accepted, then end threads."""
         self.gate.state = "closed"
         if self._loaded is not None:
-            await asyncio.to_thread(self.scheduler.close)
+            patience = None if self.alive else 0.0
+            await asyncio.to_thread(self.scheduler.close, patience)
             self._loaded.pipeline.close()
         await self.store.close()

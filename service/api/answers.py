@@ -12,7 +12,7 @@ from models.predictor import Pose
 from service.api.errors import problem_body
 from service.api.schemas import PoseBody
 from service.features import KeptPhoto
-from service.pipeline import SeenPerson, SeenPhoto, Task
+from service.photo import SeenPerson, SeenPhoto, Task
 from service.problems import Problem
 from service.timings import Timings
 

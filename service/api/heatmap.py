@@ -23,7 +23,9 @@ from service.api.tasks import heatmap_task
 from service.api.wish import Wish
 from service.features import Entry
 from service.heatmaps import Lattice
-from service.pipeline import Pipeline, Task
+from service.line import Visit
+from service.photo import Task
+from service.pipeline import Pipeline
 from service.problems import (
     AnswerTooLarge,
     ClientLimit,
@@ -101,12 +103,13 @@ async def get_heatmap(
     if features is None:
         raise UnknownPerson(f"the crop of person {person} failed; post the photo again")
     deadline = deadline_of(request, query.deadline_ms, state.settings)
-    with state.gate.enter():
+    lattice = wish.lattice(geometry, photo.size)
+    seconds = loaded.pipeline.field_seconds(wish.model, wish.query(features, lattice))
+    with state.gate.enter(), state.scheduler.admit(deadline, seconds) as visit:
         async with until(deadline):
-            lattice = wish.lattice(geometry, photo.size)
-            work = _answer(
-                loaded.pipeline, wish, features, lattice, deadline, request.state.timings
-            )
+            state.scheduler.promise(visit, seconds)
+            timings = request.state.timings
+            work = _answer(loaded.pipeline, wish, features, lattice, visit, timings)
             answer = await while_connected(request, work)
     answer.headers.update(headers)
     return answer
@@ -139,16 +142,18 @@ async def post_heatmap(
         task = heatmap_task(
             query, loaded.catalog, deadline=deadline, check_size=partial(wish.check_size, most=most)
         )
-        state.scheduler.admit(deadline)
-        async with until(deadline):
-            images = await posted_images(request)
-            if len(images) > 1:
-                message = f"this route takes one, not {len(images)}; post them one by one"
-                raise InvalidParameter(("image", message))
-            # Of the caller's own boxes the task holds only the one that is asked for.
-            number = query.person if query.boxes is None else 0
-            work = _post(state, loaded.pipeline, images[0], task, wish, number, request)
-            return await while_connected(request, work)
+        seconds = sum(loaded.pipeline.forecast(task))
+        with state.scheduler.admit(deadline, seconds) as visit:
+            async with until(deadline):
+                images = await posted_images(request)
+                if len(images) > 1:
+                    message = f"this route takes one, not {len(images)}; post them one by one"
+                    raise InvalidParameter(("image", message))
+                state.scheduler.promise(visit, seconds)
+                # Of the caller's own boxes the task holds only the one that is asked for.
+                number = query.person if query.boxes is None else 0
+                work = _post(state, loaded.pipeline, images[0], task, wish, number, visit, request)
+                return await while_connected(request, work)
 
 
 async def _post(
@@ -158,16 +163,17 @@ async def _post(
     task: Task,
     wish: Wish,
     number: int,
+    visit: Visit,
     request: Request,
 ) -> Response:
     timings: Timings = request.state.timings
-    photo = await pipeline.see(data, task, timings)
+    photo = await pipeline.see(data, task, visit, timings)
     state.metrics.photo(task.model.name, len(photo.people), timings.seconds)
     person = photo.people[_person(number, len(photo.people))]
     if isinstance(person.result, Problem) or person.features is None:
         raise EngineFailed(f"the crop of person {number} failed; try again")
     lattice = wish.lattice(person.geometry, (photo.width, photo.height))
-    return await _answer(pipeline, wish, person.features, lattice, task.deadline, timings)
+    return await _answer(pipeline, wish, person.features, lattice, visit, timings)
 
 
 async def _answer(
@@ -175,12 +181,12 @@ async def _answer(
     wish: Wish,
     features: Features,
     lattice: Lattice,
-    deadline: float,
+    visit: Visit,
     timings: Timings,
 ) -> Response:
     query = wish.query(features, lattice)
     async with pipeline.room(lattice.held_bytes(len(wish.channels), wish.kind)):
-        values = await pipeline.field(wish.model, query, deadline, timings)
+        values = await pipeline.field(wish.model, query, visit, timings)
         content = await pipeline.background(wish.render, values, lattice)
     affine = ",".join(f"{number:.10g}" for number in lattice.affine)
     return Response(content, media_type=MEDIA_TYPES[wish.kind], headers={"Subpose-Affine": affine})

@@ -24,7 +24,8 @@ from service.api.patience import deadline_of, until, while_connected
 from service.api.schemas import PoseBody, PoseResults, ProblemBody
 from service.api.tasks import pose_task
 from service.features import KeptPhoto
-from service.pipeline import SeenPhoto, Task
+from service.line import Visit
+from service.photo import SeenPhoto, Task
 from service.problems import (
     AnswerTooLarge,
     BadMultipart,
@@ -91,15 +92,17 @@ async def post_pose(
             pose_task, query, loaded.catalog, kind, deadline=deadline,
             answer_bytes=state.settings.answer_bytes,
         )  # fmt: skip
-        task_for(images=1)
-        state.scheduler.admit(deadline)
-        async with until(deadline):
-            images = await posted_images(request)
-            call = _Call(
-                state, loaded, caller.owner, query, kind, task_for(images=len(images)),
-                request.state.timings, request.state.request_id,
-            )  # fmt: skip
-            return await while_connected(request, call.answer(images))
+        seconds = sum(loaded.pipeline.forecast(task_for(images=1)))
+        with state.scheduler.admit(deadline, seconds) as visit:
+            async with until(deadline):
+                images = await posted_images(request)
+                task = task_for(images=len(images))
+                state.scheduler.promise(visit, seconds * len(images))
+                call = _Call(
+                    state, loaded, caller.owner, query, kind, task, visit,
+                    request.state.timings, request.state.request_id,
+                )  # fmt: skip
+                return await while_connected(request, call.answer(images))
 
 
 @forget_router.delete(
@@ -129,6 +132,7 @@ class _Call:
     query: PoseQuery
     kind: str
     task: Task
+    visit: Visit
     timings: Timings
     request_id: str
 
@@ -178,7 +182,7 @@ class _Call:
         return photo_body(photo, self.task, self.query.image_id, timings, self.request_id), kept
 
     async def _see(self, data: bytes, timings: Timings) -> SeenPhoto:
-        photo = await self.loaded.pipeline.see(data, self.task, timings)
+        photo = await self.loaded.pipeline.see(data, self.task, self.visit, timings)
         self.state.metrics.photo(self.task.model.name, len(photo.people), timings.seconds)
         return photo
 

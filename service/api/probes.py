@@ -28,7 +28,7 @@ metrics_router = APIRouter(tags=["operations"])
 @router.get("/healthz", responses=problem_responses(EngineFailed))
 async def healthz(state: AppState) -> Health:
     """The process is alive, and so is the thread that owns the device."""
-    if state.silence() > state.settings.stall_seconds:
+    if not state.alive:
         raise EngineFailed("the device has not come back for too long; restart the server")
     return Health(status="alive")
 

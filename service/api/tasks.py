@@ -10,7 +10,7 @@ from models.geometry import Box, Size
 from models.pose import PoseModel
 from service.api.parameters import PoseQuery, PostHeatmapQuery
 from service.catalog import Catalog
-from service.pipeline import Task
+from service.photo import Task
 from service.problems import AnswerTooLarge, InvalidParameter, UnknownKeypoint, UnknownPerson
 from service.work import HeadChoice
 

@@ -94,30 +94,61 @@ def test_sigterm_finishes_what_was_accepted_and_refuses_the_rest() -> None:
         )
         with httpx.Client(base_url=url, timeout=60) as client:
             until(lambda: client.get("/readyz").status_code == 200)
-            answers: list[httpx.Response] = []
-            asking = threading.Thread(
-                target=lambda: answers.append(
-                    httpx.post(f"{url}/pose", content=photo(), timeout=60)
-                )
-            )
-            asking.start()
+            answers: list[int] = []
+
+            def ask() -> None:
+                response = httpx.post(f"{url}/pose", content=photo(), timeout=60, verify=False)
+                answers.append(response.status_code)
+
+            asking = [threading.Thread(target=ask) for _ in range(12)]
+            for thread in asking:
+                thread.start()
             server.until("encoding")
+            until(lambda: "subpose_requests_in_work 12.0" in client.get("/metrics").text)
             server.process.send_signal(signal.SIGTERM)
             server.until("leaving")
             # Balancers are told at once, and what is in work goes on.
             ready = client.get("/readyz")
             assert (ready.status_code, ready.json()["code"]) == (503, "draining")
-            nobody = "/pose?min_box_score=1"
-            until(lambda: client.post(nobody, content=photo()).status_code != 200)
-            late = client.post(nobody, content=photo())
+            until(lambda: client.post("/pose", content=b"no photo").status_code == 503)
+            late = client.post("/pose", content=photo())
             assert (late.status_code, late.json()["code"]) == (503, "draining")
             assert not answers
             assert server.process.stdin
-            server.process.stdin.write("\n")
+            server.process.stdin.write("\n" * 12)
             server.process.stdin.flush()
-            asking.join(60)
-        assert [answer.status_code for answer in answers] == [200]
+            for thread in asking:
+                thread.join(60)
+        assert answers == [200] * 12
         assert server.process.wait(60) == 0
+
+
+DYING = """
+import logging
+from service import app, server
+from service.settings import Settings
+from tests.fakes import FakeHouse
+logging.basicConfig(level=logging.INFO)
+house = FakeHouse()
+settings = Settings()
+running = server.Server(app.create_app(settings, house.load), settings)
+encode = house.engine.encode
+def die(crops):
+    if running._state.gate.inside:
+        raise SystemExit
+    return encode(crops)
+house.engine.encode = die
+running.run()
+raise SystemExit(running.status)
+"""
+
+
+def test_when_the_device_dies_nobody_hangs_and_the_process_ends_with_a_code() -> None:
+    with process(["-c", DYING], SUBPOSE_MODEL="fake", SUBPOSE_STALL_SECONDS="1000") as server:
+        url = server.until(r"ready on (http://\S+)").group(1)
+        answer = httpx.post(f"{url}/pose", content=photo(), timeout=60)
+        assert (answer.status_code, answer.json()["code"]) == (500, "engine_failed")
+        assert server.process.wait(60) == 3
 
 
 def test_a_setting_that_nothing_has_ends_the_process_with_its_name() -> None:

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from models.geometry import Box, CropGeometry
-from tests.fakes import HEIGHT, POISON, WIDTH, FakeHouse, joints_of
+from tests.fakes import HEIGHT, WIDTH, FakeHouse, joints_of
 from tests.http import raw
-from tests.http.serving import Running, photo, running, until
+from tests.http.serving import Running, photo, running
 
 
 def test_every_client_gets_its_own_answer(shared_server: Running, house: FakeHouse) -> None:
@@ -37,53 +37,6 @@ def test_every_client_gets_its_own_answer(shared_server: Running, house: FakeHou
     for colour, answer in zip(colours, answers, strict=True):
         np.testing.assert_allclose(answer, geometry.to_image(joints_of(colour)), atol=0.3)
     assert sum(house.engine.batches) == 64
-
-
-def test_crops_of_different_requests_share_a_batch_and_a_bad_one_fails_alone() -> None:
-    house = FakeHouse()
-    with running(house) as server, ThreadPoolExecutor(8) as pool:
-        house.engine.open.clear()
-        house.engine.batches.clear()
-        while house.engine.entered.acquire(blocking=False):
-            pass
-
-        def ask(colour: tuple[int, int, int]) -> int:
-            with server.client() as client:
-                return client.post("/pose", content=photo(colour)).status_code
-
-        first = pool.submit(ask, (1, 1, 1))
-        assert house.engine.entered.acquire(timeout=30)
-        rest = [pool.submit(ask, colour) for colour in [(2, 2, 2), POISON, (3, 3, 3), (4, 4, 4)]]
-        until(lambda: server.state.scheduler.waiting == 4)
-        house.engine.open.set()
-        assert first.result(30) == 200
-        assert [future.result(30) for future in rest] == [200, 500, 200, 200]
-    assert house.engine.batches[:2] == [1, 4]
-    # Halving: 4 fails, 2 and 2, and of the one that fails 1 and 1.
-    assert sorted(house.engine.batches[2:]) == [1, 1, 2, 2]
-
-
-def test_a_client_that_hangs_up_frees_its_crops() -> None:
-    house = FakeHouse()
-    house.detector.people = 4
-    with running(house) as server, server.client() as client:
-        house.engine.open.clear()
-        house.engine.batches.clear()
-        body = photo(size=(400, 80))
-        head = f"POST /pose HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
-        with raw.connected(server) as held, raw.connected(server) as gone:
-            held.sendall(head.encode() + body)
-            until(lambda: house.engine.batches == [4])
-            gone.sendall(head.encode() + body)
-            until(lambda: server.state.scheduler.waiting == 4)
-            gone.close()
-            until(lambda: server.state.scheduler.waiting == 0)
-            house.engine.open.set()
-            assert raw.answer(held)[0] == 200
-        assert client.post("/pose?detector=whole", content=photo()).status_code == 200
-        until(lambda: server.state.gate.inside == 0)
-    # The crops of the one who hung up were never encoded.
-    assert house.engine.batches == [4, 1]
 
 
 def test_two_hundred_dripping_connections_are_closed_and_cost_nobody_else() -> None:

@@ -23,17 +23,6 @@ def test_no_more_come_in_than_fit() -> None:
         assert gate.inside == 1
 
 
-def test_a_full_gate_says_when_those_inside_will_have_left() -> None:
-    now = [0.0]
-    gate = Gate(1, lambda: now[0])
-    gate.state = "ready"
-    with gate.enter():
-        now[0] = 7.0
-    with gate.enter(), pytest.raises(Overloaded) as refused, gate.enter():
-        pass
-    assert refused.value.headers["Retry-After"] == "7"
-
-
 def test_a_leaving_server_is_not_ready_and_still_lets_in() -> None:
     gate = Gate(2)
     gate.state = "leaving"

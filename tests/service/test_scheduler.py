@@ -1,338 +1,226 @@
-import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import wait
+from concurrent.futures import Future
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from service.problems import DeadlineExceeded, Draining, EngineFailed, Overloaded
-from service.scheduler import Lane, Scheduler
-
-FAR = 1e9
-SECONDS = 30
-
-
-class Device:
-    """Squares numbers. It can be held in the middle of a batch, and fails on `bad` ones."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[int]] = []
-        self.bad: set[int] = set()
-        self.entered = threading.Semaphore(0)
-        self.open = threading.Event()
-        self.open.set()
-
-    def run(self, items: Sequence[int]) -> Sequence[int | Exception]:
-        self.batches.append(list(items))
-        self.entered.release()
-        assert self.open.wait(SECONDS)
-        if self.bad & set(items):
-            raise RuntimeError("bad item")
-        return [item * item for item in items]
+from service.line import TURN_S, Done
+from service.problems import DeadlineExceeded, Draining, Overloaded
+from service.scheduler import Scheduler
+from tests.service.sim import BASE_S, EACH_S, Sim
 
 
 @pytest.fixture
-def device() -> Device:
-    return Device()
+def sim() -> Sim:
+    return Sim()
 
 
-@pytest.fixture
-def scheduler() -> Iterator[Scheduler]:
-    made = Scheduler(capacity=8)
-    made.start()
-    yield made
-    made.close()
+def test_what_waits_goes_together_first_come_first_served(sim: Sim) -> None:
+    lane = sim.lane()
+    asked = [sim.ask(lane, number) for number in range(11)]
+    sim.work()
+    assert [future.result(0).results for future in asked] == [[n * n] for n in range(11)]
+    assert sim.batches == [[0, 1, 2, 3, 4, 5, 6, 7], [8, 9, 10]]
 
 
-def hold(device: Device, scheduler: Scheduler, lane: Lane[int, int]) -> None:
-    """Occupy the device with an item, so that what is submitted next has to wait."""
-    device.open.clear()
-    scheduler.submit(lane, [0], FAR)
-    assert device.entered.acquire(timeout=SECONDS)
+def test_a_lone_item_goes_at_once(sim: Sim) -> None:
+    future = sim.ask(sim.lane(), 3)
+    sim.scheduler.device.step()
+    done = future.result(0)
+    assert (done.results, done.waited_s) == ([9], 0.0)
+    assert done.on_device_s == pytest.approx(BASE_S + EACH_S)
 
 
-def test_what_waits_goes_in_the_largest_bucket_first_come_first_served(
-    device: Device, scheduler: Scheduler
-) -> None:
-    lane = Lane("squares", device.run, (1, 2, 4))
-    hold(device, scheduler, lane)
-    futures = [future for number in range(1, 8) for future in scheduler.submit(lane, [number], FAR)]
-    device.open.set()
-    assert [future.result(SECONDS).value for future in futures] == [1, 4, 9, 16, 25, 36, 49]
-    assert device.batches == [[0], [1, 2, 3, 4], [5, 6], [7]]
+def test_waiting_and_working_add_up(sim: Sim) -> None:
+    lane = sim.lane()
+    first, second = sim.ask(lane, *range(8)), sim.ask(lane, 9)
+    sim.work()
+    assert first.result(0).waited_s == 0.0
+    done = second.result(0)
+    assert done.waited_s + done.on_device_s == pytest.approx(sim.now)
 
 
-def test_a_lone_item_does_not_wait_for_others(device: Device, scheduler: Scheduler) -> None:
-    lane = Lane("squares", device.run, (1, 2, 4))
-    (future,) = scheduler.submit(lane, [3], FAR)
-    assert future.result(SECONDS).value == 9
+def test_lanes_do_not_share_batches_and_go_in_turn(sim: Sim) -> None:
+    odd, even = sim.lane("odd"), sim.lane("even")
+    for number in (1, 2, 3, 4):
+        sim.ask(odd if number % 2 else even, number)
+    sim.work()
+    assert sim.batches == [[1, 3], [2, 4]]
 
 
-def test_lanes_do_not_share_batches(device: Device, scheduler: Scheduler) -> None:
-    odd, even = (Lane(name, device.run, (1, 2, 4)) for name in ("odd", "even"))
-    hold(device, scheduler, odd)
-    futures = [
-        future
-        for number in (1, 2, 3, 4)
-        for future in scheduler.submit(odd if number % 2 else even, [number], FAR)
-    ]
-    device.open.set()
-    wait(futures, SECONDS)
-    assert device.batches == [[0], [1, 3], [2, 4]]
+def test_a_photo_of_sixty_people_does_not_starve_one_of_one(sim: Sim) -> None:
+    lane = sim.lane(buckets=(1, 2, 4))
+    sim.ask(lane, *range(100, 1000))
+    for _ in range(3):
+        sim.scheduler.device.step()
+    late = sim.ask(lane, 7)
+    came = sim.now
+    while not late.done():
+        sim.scheduler.device.step()
+    # The rest of the first one's turn and a batch: not its other 880 crops.
+    assert sim.now - came <= TURN_S + 2 * lane.cost(4)
 
 
-@given(
-    requests=st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=9), min_size=1, max_size=9),
-    bad=st.sets(st.integers(0, 99), max_size=6),
-    buckets=st.sampled_from([(1,), (1, 2, 4), (1, 2, 4, 8, 16)]),
-)
-def test_everyone_gets_their_own_answer_once_and_only_the_guilty_fail(
-    requests: list[list[int]], bad: set[int], buckets: tuple[int, ...]
-) -> None:
-    device = Device()
-    device.bad = bad
-    scheduler = Scheduler(capacity=1000)
-    scheduler.start()
-    lane = Lane("squares", device.run, buckets)
-    submitted = [
-        (number, future)
-        for numbers in requests
-        for number, future in zip(numbers, scheduler.submit(lane, numbers, FAR), strict=True)
-    ]
-    scheduler.close()
-    for number, future in submitted:
-        assert future.done()
-        if number in bad:
-            assert isinstance(future.exception(), EngineFailed)
-        else:
-            assert future.result().value == number * number
+def test_a_request_comes_back_to_its_place(sim: Sim) -> None:
+    photos, crops = sim.lane("photos", (1,)), sim.lane("crops")
+    early = sim.visit()
+    sim.scheduler.submit(early, photos, [1])
+    for number in (2, 3):
+        sim.ask(photos, number)
+    sim.scheduler.device.step()
+    sim.scheduler.submit(early, crops, [10, 11])
+    sim.work()
+    assert sim.batches == [[1], [10, 11], [2], [3]]
 
 
-def test_a_result_that_is_an_exception_fails_its_item_alone(scheduler: Scheduler) -> None:
-    def roots(items: Sequence[float]) -> Sequence[float | Exception]:
-        with np.errstate(invalid="ignore"):
-            values = np.sqrt(np.array(items))
-        return [float(v) if np.isfinite(v) else EngineFailed("not finite") for v in values]
+def test_long_work_lets_others_go_first_and_is_done_in_the_end(sim: Sim) -> None:
+    short = sim.lane()
+    long = sim.ask(sim.long_lane(part_s=0.05), 100)
+    quick: list[Future[Done[int]]] = []
 
-    futures = scheduler.submit(Lane("roots", roots, (1, 2)), [4.0, -1.0], FAR)
-    assert futures[0].result(SECONDS).value == 2.0
-    assert isinstance(futures[1].exception(SECONDS), EngineFailed)
+    def meanwhile() -> None:
+        if len(quick) < 5 and (not quick or quick[-1].done()):
+            quick.append(sim.ask(short, len(quick)))
 
-
-def test_a_wrong_number_of_results_is_a_failure_and_the_thread_goes_on(
-    scheduler: Scheduler,
-) -> None:
-    none: Lane[int, int] = Lane("none", lambda items: [])
-    (lost,) = scheduler.submit(none, [1], FAR)
-    assert isinstance(lost.exception(SECONDS), EngineFailed)
-    same: Lane[int, int] = Lane("same", lambda items: items)
-    (fine,) = scheduler.submit(same, [1], FAR)
-    assert fine.result(SECONDS).value == 1
+    sim.during = meanwhile
+    sim.work()
+    assert all(future.result(0).waited_s <= 0.05 + TURN_S for future in quick)
+    assert len(quick) == 5
+    assert long.result(0).results == [10_000]
+    # What others took meanwhile is not what it cost.
+    assert long.result(0).on_device_s == pytest.approx(100 * 0.05)
 
 
-def test_an_error_of_the_observer_costs_no_answer() -> None:
-    def fail(name: str, items: int, seconds: float) -> None:
-        raise RuntimeError("metrics are broken")
+def test_long_work_ends_when_nobody_waits_for_it(sim: Sim) -> None:
+    lane = sim.long_lane(part_s=0.05)
+    future = sim.ask(lane, 1000)
 
-    scheduler = Scheduler(8, on_batch=fail)
-    scheduler.start()
-    lane: Lane[int, int] = Lane("same", lambda items: items)
-    for number in (1, 2):
-        assert scheduler.submit(lane, [number], FAR)[0].result(SECONDS).value == number
-    scheduler.close()
+    def give_up() -> None:
+        if sim.now > 1:
+            future.cancel()
 
-
-def test_a_full_queue_refuses_at_once(device: Device, scheduler: Scheduler) -> None:
-    lane = Lane("squares", device.run)
-    hold(device, scheduler, lane)
-    scheduler.submit(lane, range(8), FAR)
-    with pytest.raises(Overloaded) as refused:
-        scheduler.submit(lane, [9], FAR)
-    assert int(refused.value.headers["Retry-After"]) >= 1
-    assert scheduler.waiting == 8
-    device.open.set()
+    sim.during = give_up
+    sim.scheduler.device.step()
+    assert sim.now == pytest.approx(1.05, abs=0.051)
 
 
-def test_a_request_is_queued_whole_or_not_at_all(device: Device, scheduler: Scheduler) -> None:
-    lane = Lane("squares", device.run)
-    hold(device, scheduler, lane)
-    scheduler.submit(lane, range(6), FAR)
+def test_long_work_ends_at_its_deadline(sim: Sim) -> None:
+    future = sim.ask(sim.long_lane(part_s=0.05), 1000, deadline=2.0)
+    sim.scheduler.device.step()
+    assert isinstance(future.exception(0), DeadlineExceeded)
+    assert sim.now == pytest.approx(2.0, abs=0.051)
+
+
+def test_a_request_that_ends_takes_its_items_along(sim: Sim) -> None:
+    lane = sim.lane()
+    with sim.scheduler.admit(1e9) as visit:
+        future = sim.scheduler.submit(visit, lane, range(8))
+        assert sim.scheduler.waiting == 8
+    assert future.cancelled()
+    assert sim.scheduler.waiting == 0
+    kept = sim.ask(lane, 9)
+    sim.work()
+    assert kept.result(0).results == [81]
+    assert sim.batches == [[9]]
+
+
+def test_items_that_nobody_waits_for_are_left_out(sim: Sim) -> None:
+    lane = sim.lane()
+    for future in [sim.ask(lane, number) for number in range(8)][::2]:
+        future.cancel()
+    sim.work()
+    assert sim.batches == [[1, 3, 5, 7]]
+
+
+def test_what_is_late_is_not_run(sim: Sim) -> None:
+    lane = sim.lane()
+    late, timely = sim.ask(lane, 1, deadline=5.0), sim.ask(lane, 2, deadline=50.0)
+    sim.now = 10.0
+    sim.work()
+    assert isinstance(late.exception(0), DeadlineExceeded)
+    assert timely.result(0).results == [4]
+    assert sim.batches == [[2]]
+
+
+def test_a_full_line_refuses_at_once_and_whole_requests() -> None:
+    sim = Sim(capacity=8)
+    lane = sim.lane()
+    sim.ask(lane, *range(6))
     with pytest.raises(Overloaded):
-        scheduler.submit(lane, range(3), FAR)
-    assert scheduler.waiting == 6
-    device.open.set()
-
-
-def test_a_lone_request_larger_than_the_queue_is_served(
-    device: Device, scheduler: Scheduler
-) -> None:
-    futures = scheduler.submit(Lane("squares", device.run), range(20), FAR)
-    assert [future.result(SECONDS).value for future in futures] == [n * n for n in range(20)]
-
-
-def test_a_wait_longer_than_the_deadline_refuses_at_once(device: Device) -> None:
-    now = 100.0
-    scheduler = Scheduler(100, clock=lambda: now)
-    lane = Lane("squares", device.run, seconds_per_weight=0.5)
-    scheduler.submit(lane, range(10), deadline=now + 60)
-    assert scheduler.predicted_wait() == 5.0
+        sim.ask(lane, 1, 2, 3)
+    assert sim.scheduler.waiting == 6
+    sim.ask(lane, 1, 2)
     with pytest.raises(Overloaded) as refused:
-        scheduler.submit(lane, [1], deadline=now + 2)
-    assert refused.value.headers["Retry-After"] == "4"
-    scheduler.submit(lane, [1], deadline=now + 6)
+        sim.visit()
+    assert int(refused.value.headers["Retry-After"]) >= 1
 
 
-def test_a_deadline_that_has_passed_is_that_and_not_an_overload(scheduler: Scheduler) -> None:
+def test_a_lone_request_larger_than_the_line_is_served() -> None:
+    sim = Sim(capacity=8)
+    future = sim.ask(sim.lane(), *range(20))
+    sim.work()
+    assert future.result(0).results == [n * n for n in range(20)]
+
+
+def test_a_wait_longer_than_the_deadline_refuses_before_any_work(sim: Sim) -> None:
+    lane = sim.lane(buckets=(1,))
+    lane.cost.learn(1, 0.5)
+    for _ in range(16):
+        lane.cost.learn(1, 0.5)
+    for number in range(10):
+        sim.ask(lane, number)
+    with pytest.raises(Overloaded) as refused:
+        sim.visit(deadline=1.0, seconds=0.05)
+    # 10 turns of a tenth of a second come before it, and then a little is missing.
+    assert refused.value.retry_after == pytest.approx(10 * TURN_S + 0.05 - 1.0)
+    sim.visit(deadline=1.2, seconds=0.05)
+
+
+def test_what_the_running_batch_still_takes_counts_and_no_more(sim: Sim) -> None:
+    lane = sim.lane(buckets=(1,))
+    for _ in range(16):
+        lane.cost.learn(1, 4.0)
+    waits = []
+
+    def during() -> None:
+        began = sim.now
+        for passed in (0.0, 1.0, 3.0, 9.0):
+            sim.now = began + passed
+            waits.append(sim.scheduler.drain_s)
+
+    sim.during = during
+    sim.ask(lane, 1)
+    sim.scheduler.device.step()
+    taken = BASE_S + EACH_S
+    assert waits == pytest.approx([4.0 - taken, 3.0 - taken, 1.0 - taken, 0.0])
+
+
+def test_those_let_in_before_count_with_what_they_are_expected_to_ask_for(sim: Sim) -> None:
+    first = sim.visit()
+    assert sim.scheduler.drain_s == 0.0  # its body may never come
+    sim.scheduler.promise(first, 0.08)
+    assert sim.scheduler.drain_s == pytest.approx(0.08)
+    lane = sim.lane(buckets=(1,))
+    sim.scheduler.submit(first, lane, [1], promised=0.08)
+    assert sim.scheduler.drain_s == pytest.approx(lane.cost(1))
+
+
+def test_on_an_idle_device_everything_is_tried(sim: Sim) -> None:
+    future = sim.ask(sim.long_lane(), 100_000, deadline=1.0)
+    assert not future.done()
+
+
+def test_a_deadline_that_has_passed_is_that_and_not_an_overload(sim: Sim) -> None:
     with pytest.raises(DeadlineExceeded):
-        scheduler.admit(deadline=0.0)
+        sim.visit(deadline=0.0)
 
 
-def test_what_is_late_is_not_run(device: Device) -> None:
-    clock = [0.0]
-    scheduler = Scheduler(100, clock=lambda: clock[0])
-    lane = Lane("squares", device.run, (1, 2, 4))
-    late, timely = scheduler.submit(lane, [1], 5.0) + scheduler.submit(lane, [2], 50.0)
-    clock[0] = 10.0
-    scheduler.start()
-    assert timely.result(SECONDS).value == 4
-    assert isinstance(late.exception(SECONDS), DeadlineExceeded)
-    assert device.batches == [[2]]
-    scheduler.close()
-
-
-def test_what_nobody_waits_for_is_not_run_and_frees_its_place(
-    device: Device, scheduler: Scheduler
-) -> None:
-    lane = Lane("squares", device.run, (1, 2, 4, 8))
-    hold(device, scheduler, lane)
-    gone = scheduler.submit(lane, range(1, 9), FAR)
-    for future in gone:
-        assert future.cancel()
-    assert scheduler.waiting == 0
-    (kept,) = scheduler.submit(lane, [9], FAR)
-    device.open.set()
-    assert kept.result(SECONDS).value == 81
-    assert device.batches == [[0], [9]]
-
-
-def test_costs_are_learnt() -> None:
-    lane: Lane[int, int] = Lane("squares", lambda items: items)
-    lane.learn(4.0, [1, 1])
-    assert lane.cost([1]) == 2.0
-    lane.learn(4.0, [1])
-    assert 2.0 < lane.cost([1]) < 4.0
-
-
-def test_costs_are_learnt_by_weight_so_that_an_outlier_costs_no_one_else() -> None:
-    lane: Lane[int, int] = Lane("squares", lambda items: items, weigh=float)
-    lane.learn(0.1, [1])
-    lane.learn(100.0, [1000])
-    assert lane.cost([1]) == pytest.approx(0.1)
-    assert lane.cost([1000, 10]) == pytest.approx(101.0)
-
-
-def test_what_is_left_of_the_running_batch_and_the_own_cost_count(device: Device) -> None:
-    clock = [0.0]
-    scheduler = Scheduler(100, clock=lambda: clock[0])
-    lane = Lane("squares", device.run, weigh=float, seconds_per_weight=1.0)
-    scheduler.start()
-    device.open.clear()
-    (long,) = scheduler.submit(lane, [10], FAR)
-    assert device.entered.acquire(timeout=SECONDS)
-    clock[0] = 4.0
-    assert scheduler.predicted_wait() == 6.0
-    with pytest.raises(Overloaded) as refused:
-        scheduler.submit(lane, [5], deadline=12.0)  # 6 to wait and 5 of its own
-    assert refused.value.headers["Retry-After"] == "3"
-    (fits,) = scheduler.submit(lane, [1], deadline=12.0)
-    device.open.set()
-    assert (long.result(SECONDS).value, fits.result(SECONDS).value) == (100, 1)
-    scheduler.close()
-
-
-def test_an_idle_device_tries_what_seems_too_long(device: Device, scheduler: Scheduler) -> None:
-    lane = Lane("squares", device.run, seconds_per_weight=1e6)
-    (future,) = scheduler.submit(lane, [3], scheduler._clock() + SECONDS)
-    assert future.result(SECONDS).value == 9
-    assert lane.seconds_per_weight < 1e6
-
-
-class Long:
-    """Work in steps that the test lets through one by one."""
-
-    def __init__(self, scheduler: Scheduler) -> None:
-        self.scheduler = scheduler
-        self.entered, self.step = threading.Semaphore(0), threading.Semaphore(0)
-        self.steps = 0
-
-    def run(self, items: Sequence[int]) -> Sequence[int]:
-        for _ in range(1000):
-            self.entered.release()
-            assert self.step.acquire(timeout=SECONDS)
-            self.scheduler.check()
-            self.steps += 1
-        return items
-
-
-def test_long_work_ends_between_its_parts_once_nobody_waits() -> None:
-    clock = [0.0]
-    scheduler = Scheduler(100, clock=lambda: clock[0])
-    scheduler.start()
-    long = Long(scheduler)
-    lane = Lane("long", long.run, (1, 2))
-    gone, late = scheduler.submit(lane, [1, 2], deadline=10.0)
-    for _ in range(2):
-        assert long.entered.acquire(timeout=SECONDS)
-        long.step.release()
-    assert long.entered.acquire(timeout=SECONDS)
-    assert gone.cancel()
-    long.step.release()  # the other is still waited for
-    assert long.entered.acquire(timeout=SECONDS)
-    clock[0] = 10.0
-    long.step.release()
-    assert isinstance(late.exception(SECONDS), DeadlineExceeded)
-    same: Lane[int, int] = Lane("same", lambda items: items)
-    assert scheduler.submit(same, [7], FAR)[0].result(SECONDS).value == 7
-    assert long.steps == 3
-    # How long it took at the least is known from now on.
-    assert lane.cost([1, 2]) >= 10.0
-    scheduler.close()
-
-
-def test_closing_runs_what_was_accepted_and_refuses_the_rest(device: Device) -> None:
+def test_closing_runs_what_was_accepted_and_refuses_the_rest() -> None:
     scheduler = Scheduler(100)
-    lane = Lane("squares", device.run)
-    futures = scheduler.submit(lane, range(5), FAR)
-    scheduler.start()
+    sim = Sim()
+    sim.scheduler = scheduler
+    lane = sim.lane()
+    futures = [sim.ask(lane, number) for number in range(20)]
+    scheduler.device.start()
     scheduler.close()
-    assert [future.result(0).value for future in futures] == [0, 1, 4, 9, 16]
+    assert [future.result(0).results for future in futures] == [[n * n] for n in range(20)]
     with pytest.raises(Draining):
-        scheduler.submit(lane, [1], FAR)
-    assert scheduler.silence() == float("inf")
-
-
-def test_the_heart_beats_while_idle_and_stops_while_the_device_hangs(device: Device) -> None:
-    clock = [0.0]
-    scheduler = Scheduler(100, clock=lambda: clock[0])
-    scheduler.start()
-    lane = Lane("squares", device.run)
-    hold(device, scheduler, lane)
-    clock[0] = 50.0
-    assert scheduler.silence() == 50.0
-    device.open.set()
-    (after,) = scheduler.submit(lane, [1], FAR)
-    after.result(SECONDS)
-    scheduler.close()
-    assert scheduler.waiting == 0
-
-
-def test_an_outcome_tells_how_long_its_item_waited(device: Device) -> None:
-    clock = [0.0]
-    scheduler = Scheduler(100, clock=lambda: clock[0])
-    (future,) = scheduler.submit(Lane("squares", device.run), [1], FAR)
-    clock[0] = 3.0
-    scheduler.start()
-    assert future.result(SECONDS).waited_s == 3.0
-    scheduler.close()
+        sim.visit()

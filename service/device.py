@@ -1,0 +1,276 @@
+"""The threads that run batches: what happens between a batch and its items' results."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+from service.lanes import RECOVER_S
+from service.line import TURN_S, Batch, Line
+from service.problems import DeadlineExceeded, EngineFailed, Overloaded, Problem
+
+logger = logging.getLogger(__name__)
+
+_BEYOND = 20
+"""A batch that takes so many times its cost, and longer than is allowed, is stuck."""
+
+
+class Abandoned(Exception):  # noqa: N818
+    """Nobody waits any more for anything in the batch."""
+
+
+class Device:
+    """Serves a line, one batch at a time.
+
+    Args:
+        line: of those who wait.
+        wake: guards the line, and is notified when it grows.
+        on_batch: told of every batch: the lane's name, its size, its seconds.
+        clock: monotonic seconds.
+
+    Attributes:
+        staged: the batch that runs next, prepared or nearly so.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        wake: threading.Condition,
+        on_batch: Callable[[str, int, float], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._line, self._wake, self._on_batch, self._clock = line, wake, on_batch, clock
+        self._running: list[Batch] = []  # long work, and what it has let go first
+        self.staged: Batch | None = None
+        self._closing = self._dead = False
+        self._beat = clock()
+        self._threads = [threading.Thread(target=self._serve, name="device", daemon=True)]
+
+    def start(self, *, ahead: bool = False) -> None:
+        """Begin to run what waits.
+
+        Args:
+            ahead: prepare the next batch while one runs. On a CPU that takes cores from it.
+        """
+        self._beat = self._clock()
+        if ahead:
+            self._threads.append(threading.Thread(target=self._prepare, name="stage", daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def close(self, patience: float | None = None) -> None:
+        """Run what waits, then end.
+
+        Args:
+            patience: seconds to wait for that; None for as long as it takes.
+        """
+        with self._wake:
+            self._closing = True
+            self._wake.notify_all()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(patience)
+
+    def stuck(self, patience: float) -> bool:
+        """Whether it is dead, rather than busy.
+
+        Args:
+            patience: seconds that anything may take.
+        """
+        if self._dead or self._closing or self._threads[0].ident is None:
+            return self._dead
+        expected = max((batch.predicted for batch in tuple(self._running)), default=0.0)
+        return self._clock() - self._beat > max(patience, _BEYOND * expected)
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has a batch."""
+        return bool(self._running)
+
+    def rest(self, most: float = TURN_S) -> float:
+        """Seconds until what runs and what is staged are done, or have run for `most`."""
+        now = self._clock()
+        staged = self.staged.predicted if self.staged else 0.0
+        return staged + sum(batch.rest(now, most) for batch in self._running)
+
+    def pause(self) -> None:
+        """For long work, between its parts: end it if it is in vain, let others have their turn.
+
+        Raises:
+            Abandoned: nobody waits any more for anything in the batch.
+        """
+        self._beat = now = self._clock()
+        if not self._running:  # a trial, before there is anybody to wait
+            return
+        batch = self._running[-1]
+        if not batch.wanted(now):
+            raise Abandoned
+        if not batch.lane.pauses or len(self._running) > 1:
+            return
+        (visit,) = {ticket.visit for ticket in batch.tickets}
+        visit.left -= batch.own_s(now) - batch.charged_s
+        batch.charged_s = batch.own_s(now)
+        if visit.left > 0:
+            return
+        with self._wake:
+            self._line.end_turn(visit)
+        while batch.wanted(self._clock()):
+            with self._wake:
+                other = self._line.form(self._clock(), before=visit)
+            if other is None:
+                return
+            self._hold(other)
+        raise Abandoned
+
+    def _serve(self) -> None:
+        try:
+            while self.step():
+                pass
+        except BaseException:
+            self._dead = True
+            logger.critical("the device's thread has died", exc_info=True)
+        with self._wake:
+            for ticket in [ticket for visit in self._line for ticket in visit.tickets]:
+                ticket.fail(EngineFailed("the device has stopped; ask another replica"))
+
+    def step(self) -> bool:
+        """Run the next batch, waiting for one; False once closed and nothing waits."""
+        with self._wake:
+            # Woken without work as well, so that an idle device has a heartbeat.
+            self._wake.wait_for(self._has_next, timeout=1)
+            self._beat = self._clock()
+            if self.staged is not None and self.staged.preparing:
+                return True
+            batch, self.staged = self.staged or self._line.form(self._beat), None
+        if batch is None:
+            return not self._closing
+        self._hold(batch)
+        return True
+
+    def _has_next(self) -> bool:
+        if self.staged is not None:
+            return not self.staged.preparing
+        return self._closing or next(self._line.queued(), None) is not None
+
+    def _hold(self, batch: Batch) -> None:
+        """Have a batch on the device, whatever comes of it."""
+        batch.began = self._clock()
+        with self._wake:
+            self._running.append(batch)
+            self._wake.notify_all()
+        try:
+            self._run(batch)
+        except Exception as error:
+            logger.exception("the device thread failed on a batch of %d", len(batch.items))
+            failure = EngineFailed(f"the batch could not be run ({type(error).__name__})")
+            self._deliver(batch, [failure] * len(batch.items), 0.0)
+        finally:
+            with self._wake:
+                self._running.remove(batch)
+                self._beat = self._clock()
+                for outer in self._running:
+                    outer.others_s += self._beat - batch.began
+
+    def _run(self, batch: Batch) -> None:
+        lane, began, others_s = batch.lane, self._clock(), batch.others_s
+        failure: Exception | None = None
+        try:
+            inputs = lane.inputs(batch.payloads) if batch.inputs is None else batch.inputs
+            results = lane.run(inputs)
+            if len(results) != len(batch.items):
+                raise RuntimeError(
+                    f"{lane.name}: {len(results)} results for {len(batch.items)} items"
+                )
+        except Abandoned:
+            with self._wake:
+                for ticket in batch.tickets:
+                    ticket.fail(DeadlineExceeded("its deadline passed on the device"))
+            return
+        except Exception as error:
+            failure = error
+        if failure is not None:
+            self._narrow(batch, failure)
+            return
+        seconds = self._clock() - began - (batch.others_s - others_s)
+        lane.cost.learn(batch.work, max(0.0, seconds))
+        self._deliver(batch, results, seconds)
+        self._on_batch(lane.name, len(batch.items), seconds)
+
+    def _narrow(self, batch: Batch, error: Exception) -> None:
+        """A batch failed: its halves are run again, down to the item whose fault it is."""
+        count = len(batch.items)
+        if memory_ran_out(error):
+            batch.lane.shrink(count, self._clock())
+        if count == 1:
+            logger.warning("%s: an item failed", batch.lane.name, exc_info=error)
+            self._deliver(batch, [_as_problem(error)], 0.0)
+            return
+        for half in (batch.items[: count // 2], batch.items[count // 2 :]):
+            if (part := Batch(batch.lane, half)).wanted(self._clock()):
+                self._run(part)
+
+    def _deliver(self, batch: Batch, results: Sequence[object], seconds: float) -> None:
+        with self._wake:
+            for ticket in batch.tickets:
+                ticket.on_device_s += seconds
+            now = self._clock()
+            for (ticket, index), result in zip(batch.items, results, strict=True):
+                failed = isinstance(result, Exception)
+                ticket.put(index, _as_problem(result) if failed else result, now)
+
+    def _prepare(self) -> None:
+        """The other thread: stage the next batch when it is time."""
+        while not self._closing:
+            with self._wake:
+                if (delay := self._until_staging()) is None or delay > 0:
+                    self._wake.wait(delay)
+                    continue
+            self.stage()
+
+    def _until_staging(self) -> float | None:
+        """Seconds: as late as possible, that later items can still share the batch; None: wait."""
+        if not self._running or self.staged is not None:
+            return None
+        self._line.bury(self._clock())
+        tickets = list(self._line.queued())
+        if not tickets:
+            return None
+        lane = tickets[0].lane
+        count = sum(len(ticket.todo) for ticket in tickets if ticket.lane is lane)
+        if count >= lane.largest:
+            return 0.0
+        return self.rest() - lane.preparing(count)
+
+    def stage(self) -> None:
+        """Form the next batch and prepare it, while another one runs."""
+        with self._wake:
+            batch = self.staged = self._line.form(self._clock())
+            if batch is None:
+                return
+            batch.preparing = True
+        try:
+            batch.inputs = batch.lane.inputs(batch.payloads)
+        except Exception:
+            logger.debug("preparing failed; it is tried again on the device", exc_info=True)
+        with self._wake:
+            batch.preparing = False
+            self._wake.notify_all()
+
+
+def memory_ran_out(error: Exception) -> bool:
+    """Whether an engine failed for want of memory; each says so in its own way."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error).lower()
+    return "out of memory" in text or "failed to allocate memory" in text or "bad_alloc" in text
+
+
+def _as_problem(error: object) -> Problem:
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, Exception) and memory_ran_out(error):
+        return Overloaded("the device ran out of memory; try again later", retry_after=RECOVER_S)
+    return EngineFailed(
+        f"the engine failed on this item ({type(error).__name__}); the log has more"
+    )

@@ -1,0 +1,178 @@
+"""Real sockets, a device that a test holds: what waits, what is refused, what is dropped."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from models.nerpe_field import QUERIES
+from tests.fakes import NAN, POISON, FakeHouse
+from tests.http import raw
+from tests.http.serving import Running, photo, running, until
+
+Floats = NDArray[np.float32]
+FOUR = "/pose?boxes=[[0,0,60,80],[60,0,60,80],[120,0,60,80],[180,0,60,80]]"
+
+
+@pytest.fixture
+def house() -> FakeHouse:
+    return FakeHouse()
+
+
+@pytest.fixture
+def server(house: FakeHouse) -> Iterator[Running]:
+    with running(house) as started:
+        yield started
+
+
+def hold(house: FakeHouse) -> None:
+    """From now on the device stays in whatever batch it is given."""
+    house.engine.open.clear()
+    house.engine.batches.clear()
+    while house.engine.entered.acquire(blocking=False):
+        pass
+
+
+def head(url: str, body: bytes) -> bytes:
+    return f"POST {url} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+
+
+def test_crops_of_different_requests_share_a_batch_and_bad_ones_fail_alone(
+    server: Running, house: FakeHouse
+) -> None:
+    hold(house)
+
+    def ask(colour: tuple[int, int, int]) -> int:
+        with server.client() as client:
+            return client.post("/pose?detector=whole", content=photo(colour)).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        first = pool.submit(ask, (1, 1, 1))
+        assert house.engine.entered.acquire(timeout=30)
+        rest = [pool.submit(ask, colour) for colour in [(2, 2, 2), POISON, NAN, (4, 4, 4)]]
+        until(lambda: server.state.scheduler.waiting == 4)
+        house.engine.open.set()
+        assert first.result(30) == 200
+        assert [future.result(30) for future in rest] == [200, 500, 500, 200]
+    assert house.engine.batches[:2] == [1, 4]
+    # Halving: 4 fails, 2 and 2, and of the one that fails 1 and 1.
+    assert sorted(house.engine.batches[2:]) == [1, 1, 2, 2]
+
+
+def test_clients_that_hang_up_free_their_crops(server: Running, house: FakeHouse) -> None:
+    hold(house)
+    body = photo(size=(240, 80))
+    request = head(FOUR, body) + body
+    with ExitStack() as stack:
+        held = stack.enter_context(raw.connected(server))
+        held.sendall(request)
+        until(lambda: house.engine.batches == [4])
+        gone = [stack.enter_context(raw.connected(server)) for _ in range(40)]
+        for sock in gone:
+            sock.sendall(request)
+        until(lambda: server.state.scheduler.waiting == 160)
+        for sock in gone:
+            sock.close()
+        until(lambda: server.state.scheduler.waiting == 0)
+        house.engine.open.set()
+        assert raw.answer(held)[0] == 200
+    with server.client() as client:
+        assert client.post("/pose?detector=whole", content=photo()).status_code == 200
+    until(lambda: server.state.gate.inside == 0)
+    # Of the 160 crops of those who hung up not one was encoded.
+    assert house.engine.batches == [4, 1]
+
+
+def test_the_deadline_is_answered_while_the_batch_still_runs(
+    server: Running, house: FakeHouse
+) -> None:
+    hold(house)
+    with server.client() as client:
+        response = client.post("/pose?detector=whole&deadline_ms=300", content=photo())
+    assert (response.status_code, response.json()["code"]) == (504, "deadline")
+    assert house.engine.batches == [1]
+    assert not house.engine.open.is_set()
+    house.engine.open.set()
+
+
+def test_what_cannot_be_done_in_time_is_refused_before_its_body_is_sent(
+    server: Running, house: FakeHouse
+) -> None:
+    hold(house)
+    body = photo(size=(240, 80))
+    with ExitStack() as stack:
+        held, queued, refused = (stack.enter_context(raw.connected(server)) for _ in range(3))
+        held.sendall(head(FOUR, body) + body)
+        assert house.engine.entered.acquire(timeout=30)
+        queued.sendall(head(FOUR, body) + body)
+        until(lambda: server.state.scheduler.waiting == 4)
+        (visit,) = [visit for visit in server.state.scheduler._line if visit.waiting]
+        for _ in range(64):
+            visit.tickets[0].lane.cost.learn(4, 40.0)
+        refused.sendall(head(FOUR + "&deadline_ms=3000", body))
+        status, headers, answer = raw.answer(refused)
+        assert (status, raw.code(answer)) == (503, "overloaded")
+        assert int(headers["retry-after"]) > 1
+        house.engine.open.set()
+        assert raw.answer(held)[0] == raw.answer(queued)[0] == 200
+
+
+def test_long_work_lets_others_in_and_ends_with_its_deadline(
+    server: Running, house: FakeHouse
+) -> None:
+    parts, go = threading.Semaphore(0), threading.Semaphore(0)
+    field = house.engine.field
+
+    def slowly(cells: Floats, points: Floats) -> Floats:
+        if points.shape[1] == QUERIES["cpu"]:
+            parts.release()
+            assert go.acquire(timeout=30)
+        return field(cells, points)
+
+    house.engine.field = slowly  # type: ignore[method-assign]
+    url = "/pose?head=nerpe&decode=standard&resolution=2048&deadline_ms=4000"
+
+    def post(path: str) -> httpx.Response:
+        with server.client() as client:
+            return client.post(path, content=photo())
+
+    with ThreadPoolExecutor(2) as pool:
+        long = pool.submit(post, url)
+        assert parts.acquire(timeout=30)
+        other = pool.submit(post, "/pose")
+        while not other.done():
+            go.release()
+            until(lambda: other.done() or parts.acquire(blocking=False))
+        assert other.result().status_code == 200
+        assert not long.done()
+        assert long.result(30).json()["code"] == "deadline"
+        while parts.acquire(blocking=False):
+            pass
+        for _ in range(3):
+            go.release()
+        assert post("/pose").status_code == 200
+        # Of its many parts no other one was begun.
+        assert not parts.acquire(blocking=False)
+
+
+def test_a_heatmap_that_cannot_be_drawn_in_time_is_refused_like_any_work(
+    server: Running, house: FakeHouse
+) -> None:
+    with server.client() as client, ThreadPoolExecutor(1) as pool:
+        kept = client.post("/pose", content=photo()).json()["id"]
+        lane = server.state.loaded.pipeline._models["fake"].fields["simcc"]
+        for _ in range(64):
+            lane.cost.learn(4096, 40.0)
+        hold(house)
+        held = pool.submit(lambda: client.post("/pose?detector=whole", content=photo()))
+        assert house.engine.entered.acquire(timeout=30)
+        with server.client() as other:
+            response = other.get(f"/heatmap?id={kept}&head=simcc&resolution=64&deadline_ms=2000")
+        assert (response.status_code, response.json()["code"]) == (503, "overloaded")
+        house.engine.open.set()
+        assert held.result(30).status_code == 200
