@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute
 from starlette.types import Lifespan
 
 from service.api import catalog, errors, heatmap, pages, pose, probes
+from service.api.lean import Shortcut
 from service.api.middleware import BodyGuard, HostCheck, RequestContext
 from service.api.parting import Parting
 from service.catalog import Catalog, load_catalog
@@ -38,7 +40,8 @@ def create_app(settings: Settings, load: Callable[[Settings], Catalog] = load_ca
         app.state.opening.cancel()
         await state.close()
 
-    app = _bare_app(state, lifespan=lifespan)
+    shortcuts = (*pose.router.routes, *heatmap.router.routes)
+    app = _bare_app(state, lifespan=lifespan, shortcuts=shortcuts)
     app.include_router(pose.router)
     app.include_router(pose.forget_router)
     app.include_router(heatmap.router)
@@ -62,6 +65,7 @@ def _bare_app(
     *,
     openapi_url: str | None = "/openapi.json",
     lifespan: Lifespan[FastAPI] | None = None,
+    shortcuts: Sequence[BaseRoute] = (),
 ) -> FastAPI:
     settings = state.settings
     app = FastAPI(
@@ -78,6 +82,7 @@ def _bare_app(
     app.state.subpose = state
     errors.install(app)
     # The last one added sees a request first.
+    app.add_middleware(Shortcut, routes=shortcuts)
     app.add_middleware(
         BodyGuard,
         most=settings.body_bytes,

@@ -48,17 +48,20 @@ def problem_response(problem: Problem, scope: Scope) -> Response:
     )
 
 
+def error_response(error: Problem | RequestValidationError, scope: Scope) -> Response:
+    """The answer that an error of a route is."""
+    if isinstance(error, RequestValidationError):
+        error = InvalidParameter(*(_parameter_error(entry) for entry in error.errors()))
+    return problem_response(error, scope)
+
+
 def install(app: FastAPI) -> None:
     """Make every error of the application a problem."""
 
     @app.exception_handler(Problem)
-    async def _problem(request: Request, problem: Problem) -> Response:
-        return problem_response(problem, request.scope)
-
     @app.exception_handler(RequestValidationError)
-    async def _invalid(request: Request, error: RequestValidationError) -> Response:
-        errors = [_parameter_error(entry) for entry in error.errors()]
-        return problem_response(InvalidParameter(*errors), request.scope)
+    async def _ours(request: Request, error: Problem | RequestValidationError) -> Response:
+        return error_response(error, request.scope)
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:

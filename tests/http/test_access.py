@@ -147,6 +147,7 @@ def test_metrics_may_have_a_port_of_their_own() -> None:
             assert client.get("/metrics").status_code == 404
             assert 'route="/pose"' in client.get(f"{own}/metrics").text
             assert client.get(f"{own}/pose").status_code == 404
+            assert client.post(f"{own}/pose", content=photo()).status_code == 404
         assert httpx.get(f"{own}/metrics").status_code == 401
 
 
