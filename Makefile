@@ -54,7 +54,7 @@ $(VENV)-ultralytics/.full: pyproject.toml constraints.txt
 
 $(VENV)-peers/.full: pyproject.toml constraints.txt tests/bench/peers/requirements.txt
 	$(PYTHON) -m venv $(VENV)-peers
-	$(VENV)-peers/bin/pip install -q -c constraints.txt -e '.[cpu]' -r tests/bench/peers/requirements.txt
+	$(VENV)-peers/bin/pip install -q -c constraints.txt -e '.[cpu,openvino]' -r tests/bench/peers/requirements.txt
 	touch $@
 
 clean:

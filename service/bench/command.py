@@ -94,14 +94,14 @@ def finite(value: Any) -> Any:  # noqa: ANN401
     return value
 
 
-def machine() -> dict[str, str]:
-    """What figures depend on."""
+def machine(*further: str) -> dict[str, str]:
+    """What figures depend on: the processor and versions, of `further` packages too."""
     facts = {
         "cores": str(len(os.sched_getaffinity(0))),
         "processor": _processor(),
         "python": platform.python_version(),
     }
-    for package in PACKAGES:
+    for package in (*PACKAGES, *further):
         try:
             facts[package] = version(package)
         except PackageNotFoundError:

@@ -137,7 +137,7 @@ def profiler(profile: Path | None) -> list[str]:
     if spy is None:
         raise BenchError("--profile: py-spy is not installed: pip install py-spy")
     form = _PROFILES[profile.suffix]
-    return [spy, "record", "-r", "200", "-t", "-f", form, "-o", str(profile), "--"]
+    return [spy, "record", "-t", "-f", form, "-o", str(profile), "--"]
 
 
 def load(plan: Plan) -> Record:

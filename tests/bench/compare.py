@@ -190,17 +190,17 @@ def middle(runs: Sequence[Figures]) -> dict[str, Any]:
     }
 
 
-def fields(folder: Path, wanted: Sequence[str]) -> Iterator[Field]:
+def fields(folder: Path, wanted: Sequence[str], engine: str = "onnxruntime") -> Iterator[Field]:
     """What is compared on."""
     if "photos" in wanted:
         several = [DEMO / name for name in SEVERAL_PEOPLE]
         photos = [SAMPLE, *(path.resolve() for path in several if path.exists())]
-        yield Field("photos", tuple(map(str, photos)), 2000)
+        yield Field("photos", tuple(map(str, photos)), 2000, engine)
     if "device" in wanted:
         crop = folder / "crop.jpg"
         crop.write_bytes(one_crop())
         Counter.create(folder / "crops")
-        yield Field("device", (str(crop),), 250, folder / "crops")
+        yield Field("device", (str(crop),), 250, counter=folder / "crops")
 
 
 def one_crop() -> bytes:
@@ -225,6 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.compare", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two minutes rather than twelve")
     parser.add_argument("--fields", default="photos,device", help="of these")
+    parser.add_argument("--engine", default="onnxruntime", help="of the real model, for all")
     parser.add_argument("--only", default="", help="these servers, by name")
     parser.add_argument("--profile", type=Path, help="folder for flame graphs of this service")
     parser.add_argument("--page", type=Path, help="Markdown page to put the tables into")
@@ -233,9 +234,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     only = [name for name in options.only.split(",") if name]
     began = time.monotonic()
     raise_file_limit()
-    result: dict[str, Any] = {"machine": machine(), "quick": options.quick, "fields": {}}
+    facts = {**machine("litserve", "mosec"), "engine": options.engine}
+    result: dict[str, Any] = {"machine": facts, "quick": options.quick, "fields": {}}
     with ended_in_order(), tempfile.TemporaryDirectory() as folder:
-        for field in fields(Path(folder), options.fields.split(",")):
+        for field in fields(Path(folder), options.fields.split(","), options.engine):
             if options.profile:
                 profile(field, options.profile, 10)
             else:
@@ -247,4 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -110,7 +110,8 @@ def _goodput(run: Found, best: float, times: float) -> str:
 def _faults(field: Found) -> Iterator[str]:
     worst = list(next(iter(field["servers"].values()))["open"])[-1]
     yield f"At {worst} x, and after other hardships:\n"
-    columns = ["refusals p99, ms", "late", "healthz p99, ms", "back to normal, s"]
+    columns = ["answers p99, ms", "refusals p99, ms", "late", "healthz p99, ms"]
+    columns += ["back to normal, s"]
     columns += ["good requests lost to a bad neighbour"]
     simulated = any("abandoned" in seen for seen in field["servers"].values())
     if simulated:
@@ -120,6 +121,7 @@ def _faults(field: Found) -> Iterator[str]:
         run, lost = seen["open"][worst], seen["poison"]
         recovered = run["recovered_s"]
         cells = [
+            _ms(run["p99_ms"]),
             _ms(run["refused_p99_ms"]) if run["refused"] else "refuses nobody",
             f"{run['late']} of {run['sent']}",
             _ms(run["health_p99_ms"]),
@@ -171,7 +173,10 @@ def plot(result: Found, file: Path) -> None:
         for axes in (rates, times):
             axes.set_xscale("log", base=2)
             axes.set_xticks(clients, [str(number) for number in clients])
+        overload = [float(number) for number in seen["open"]]
+        goodput.set_xticks(overload, [f"{number:g}" for number in overload])
         for axes in (rates, times, goodput):
+            axes.minorticks_off()
             axes.grid(alpha=0.3)
             axes.legend(fontsize="small")
     figure.savefig(file, dpi=80)

@@ -21,18 +21,22 @@ class Field:
         name: `photos`, the real model; `device`, the simulated one.
         photos: files that are posted in turn.
         within_ms: how long a client waits in an open loop.
+        engine: that all of them run the real model on.
         counter: file in which the simulated device counts crops.
     """
 
     name: str
     photos: tuple[str, ...]
     within_ms: int
+    engine: str = "onnxruntime"
     counter: Path | None = None
 
     @property
     def env(self) -> dict[str, str]:
         """For the servers."""
-        return {"BENCH_DEVICE": "simulated", COUNTER: str(self.counter)} if self.counter else {}
+        if self.counter:
+            return {"BENCH_DEVICE": "simulated", COUNTER: str(self.counter)}
+        return {"SUBPOSE_ENGINE": self.engine}
 
 
 @dataclass(frozen=True, slots=True)

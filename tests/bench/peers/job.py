@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from models.bundle import BUNDLES, load_bundle
 from models.detectors import Detector, load_detector
-from models.engines import load_engine
+from models.engines import EngineName, load_engine
 from models.pose import PoseModel
 from models.predictor import Person, poses_of, suppress
 from tests.bench.peers.device import simulated_model
@@ -26,6 +26,7 @@ from tests.bench.peers.device import simulated_model
 Image = NDArray[np.uint8]
 
 SIMULATED = os.environ.get("BENCH_DEVICE") == "simulated"
+ENGINE: EngineName = os.environ.get("SUBPOSE_ENGINE", "onnxruntime")  # type: ignore[assignment]
 PHOTOS_A_BATCH = 16 if SIMULATED else 8
 """Of servers that batch requests."""
 WAIT_MS = 2
@@ -51,13 +52,12 @@ class Job:
     detector: Detector
 
     @staticmethod
-    def load(threads: int | None = None) -> Job:
+    def load() -> Job:
         if SIMULATED:
             return Job(simulated_model(), load_detector("whole"))
-        model = PoseModel(
-            bundle := load_bundle(BUNDLES / "pose-s"), load_engine(bundle, threads=threads)
-        )
-        return Job(model, load_detector("person-n", threads=threads))
+        bundle = load_bundle(BUNDLES / "pose-s")
+        engine = load_engine(bundle, engine=ENGINE)
+        return Job(PoseModel(bundle, engine), load_detector("person-n"))
 
     def people(self, photos: Sequence[Image], most: int = 20) -> list[list[Person]]:
         """Everybody in each photo; detector and encoder see the photos together."""
