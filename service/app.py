@@ -98,6 +98,6 @@ def _bare_app(
             allow_headers=("Authorization", "Content-Type", "If-None-Match", "X-Request-Id"),
             expose_headers=EXPOSED,
         )
-    app.add_middleware(RequestContext, metrics=state.metrics)
+    app.add_middleware(RequestContext, metrics=state.metrics, tracing=state.tracing)
     app.add_middleware(Parting)
     return app

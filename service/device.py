@@ -26,7 +26,7 @@ class Device:
     Args:
         line: of those who wait.
         wake: guards the line, and is notified when it grows.
-        on_batch: told of every batch: the lane's name, its size, its seconds.
+        on_batch: told of every batch that came back, and its seconds.
         clock: monotonic seconds.
 
     Attributes:
@@ -37,7 +37,7 @@ class Device:
         self,
         line: Line,
         wake: threading.Condition,
-        on_batch: Callable[[str, int, float], None],
+        on_batch: Callable[[Batch, float], None],
         clock: Callable[[], float],
     ) -> None:
         self._line, self._wake, self._on_batch, self._clock = line, wake, on_batch, clock
@@ -195,7 +195,7 @@ class Device:
         seconds = self._clock() - began - (batch.others_s - others_s)
         lane.cost.learn(batch.work, max(0.0, seconds))
         self._deliver(batch, results, seconds)
-        self._on_batch(lane.name, len(batch.items), seconds)
+        self._on_batch(batch, seconds)
 
     def _narrow(self, batch: Batch, error: Exception) -> None:
         """A batch failed: its halves are run again, down to the item whose fault it is."""

@@ -95,12 +95,14 @@ class Visit:
         promised: seconds of the device that it is counted on to ask for yet.
         left: seconds of its turn.
         tickets: submitted and not yet answered.
+        trace: the request's span, where spans are made.
     """
 
     deadline: float
     promised: float = 0.0
     left: float = TURN_S
     tickets: list[Ticket] = field(default_factory=list)
+    trace: object = None
 
     @property
     def rest(self) -> float:

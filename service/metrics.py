@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from prometheus_client import (
@@ -13,8 +13,24 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+from service.timings import ALL, Timings
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class _Evicted(Collector):
+    """A counter that somebody else keeps."""
+
+    def __init__(self, count: Callable[[], float]) -> None:
+        self._count = count
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Its value now."""
+        about = "Kept photos dropped to make room."
+        yield CounterMetricFamily("subpose_kept_evicted", about, value=self._count())
 
 
 class Metrics:
@@ -36,7 +52,11 @@ class Metrics:
         )
         self.problems = Counter("problems_total", "Answers that are errors.", ["code"], **shared)
         self.stage_seconds = Histogram(
-            "stage_seconds", "Of one photo.", ["stage"], buckets=_SECONDS, **shared
+            "stage_seconds",
+            "Of one request: its stages add up to it, `rest` is what none of them counts.",
+            ["route", "stage"],
+            buckets=_SECONDS,
+            **shared,
         )
         self.people = Counter("people_total", "People answered.", ["model"], **shared)
         self.batch_items = Histogram(
@@ -50,7 +70,6 @@ class Metrics:
         self._inside = Gauge("requests_in_work", "Requests let in.", **shared)
         self._kept_bytes = Gauge("kept_bytes", "Of kept features.", **shared)
         self._kept_photos = Gauge("kept_photos", "Photos whose features are kept.", **shared)
-        self._evicted = Gauge("kept_evicted", "Kept photos dropped to make room.", **shared)
         self._shared = Counter(
             "shared_store_total", "Calls of the shared store.", ["operation", "outcome"], **shared
         )
@@ -72,7 +91,7 @@ class Metrics:
         self._inside.set_function(inside)
         self._kept_bytes.set_function(kept_bytes)
         self._kept_photos.set_function(kept_photos)
-        self._evicted.set_function(evicted)
+        self.registry.register(_Evicted(evicted))
 
     def batch(self, lane: str, items: int, seconds: float) -> None:
         """Count one batch of the device."""
@@ -83,11 +102,20 @@ class Metrics:
         """Count one call of the shared store."""
         self._shared.labels(operation, outcome).inc()
 
-    def photo(self, model: str, people: int, seconds: Mapping[str, float]) -> None:
-        """Count one photo: who was found, and the seconds of each stage."""
+    def photo(self, model: str, people: int) -> None:
+        """Count one photo: who was found."""
         self.people.labels(model).inc(people)
-        for stage, spent in seconds.items():
-            self.stage_seconds.labels(stage).observe(spent)
+
+    def request(self, method: str, route: str, status: int, timings: Timings) -> None:
+        """Count one request, and the seconds of each stage that took place."""
+        total, spent = timings.total, timings.of(ALL)
+        self.requests.labels(method, route, status).inc()
+        self.request_seconds.labels(route).observe(total)
+        for stage, seconds in spent.items():
+            if seconds:
+                self.stage_seconds.labels(route, stage).observe(seconds)
+        if any(spent.values()):
+            self.stage_seconds.labels(route, "rest").observe(max(0, total - sum(spent.values())))
 
     def text(self) -> bytes:
         """In Prometheus' format."""

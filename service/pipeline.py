@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -138,12 +139,15 @@ class Pipeline:
         with timings.stage("decode_image"):
             posted = await self._decode(PostedImage, data, self._most_pixels)
         task.check_size(posted.size)
+        began = time.monotonic()
         async with self._decoded.hold(posted.nbytes):
+            timings.record("queue", began, time.monotonic())
             pixels, cuts = await self._cut(posted, task, visit, timings)
             height, width = pixels.shape[:2]
             if task.picture:
                 people = await self._people(cuts, task, visit, timings)
-                picture = await self.background(_draw, pixels, people, task.model)
+                with timings.stage("answer"):
+                    picture = await self.background(_draw, pixels, people, task.model)
                 return SeenPhoto(width, height, people, picture)
             # What is decoded goes with the room that it was given: people may wait for long.
             del pixels, posted
@@ -159,7 +163,7 @@ class Pipeline:
         """
         lane = self._models[model.name].of_field(query)
         done = await self._run(visit, lane, [query], lane.seconds([query]), timings)
-        timings.add("head", done.on_device_s)
+        timings.record("head", (now := time.monotonic()) - done.on_device_s, now)
         (values,) = done.results
         if isinstance(values, Problem):
             raise values
@@ -174,9 +178,10 @@ class Pipeline:
         boxes = task.boxes
         if boxes is None:
             boxes = await self._detect(pixels, task, visit, timings)
-        return pixels, await self.background(
-            lambda: [Cut(box, *task.model.cut(pixels, box)) for box in boxes]
-        )
+        with timings.stage("cut"):
+            return pixels, await self.background(
+                lambda: [Cut(box, *task.model.cut(pixels, box)) for box in boxes]
+            )
 
     async def _decode(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """A bounded number of photos may wait for it."""
@@ -201,7 +206,7 @@ class Pipeline:
         else:
             expected = self.forecast(task).detect_s
             done = await self._run(visit, lane, [photo], expected, timings)
-            timings.add("detect", done.on_device_s)
+            timings.record("detect", (now := time.monotonic()) - done.on_device_s, now)
             (answer,) = done.results
             if isinstance(answer, Problem):
                 raise answer
@@ -223,8 +228,8 @@ class Pipeline:
         lane = self._models[task.model.name].of_crop(items[0])
         done = await self._run(visit, lane, items, self.forecast(task).crops_s, timings)
         for times in {result.times for result in done.results if isinstance(result, CropResult)}:
-            timings.add("encode", times.encode_s)
-            timings.add("head", times.head_s)
+            timings.record("encode", times.began, times.encoded)
+            timings.record("head", times.encoded, times.ended)
         people = [_person(cut, result) for cut, result in zip(cuts, done.results, strict=True)]
         if all(isinstance(person.result, Problem) for person in people):
             raise EngineFailed(f"none of {len(people)} people could be worked on; try again")
@@ -239,8 +244,10 @@ class Pipeline:
         timings: Timings,
     ) -> Done[R]:
         """On the device. Cancelled, it takes its items out of the line."""
+        visit.trace, began = timings.trace, time.monotonic()
         done = await asyncio.wrap_future(self._scheduler.submit(visit, lane, items, promised))
-        timings.add("queue", done.waited_s)
+        # Between its batches and until it is back here, too.
+        timings.record("queue", began, time.monotonic() - done.on_device_s)
         return done
 
 

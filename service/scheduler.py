@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from service.device import Device
 from service.lanes import Lane
-from service.line import TURN_S, Done, Line, Ticket, Visit
+from service.line import TURN_S, Batch, Done, Line, Ticket, Visit
 from service.problems import DeadlineExceeded, Draining, Overloaded
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ class Scheduler:
 
     Args:
         capacity: items that may wait; more are refused, except that a lone request always fits.
-        on_batch: told of every batch: the lane's name, its size, its seconds.
+        on_batch: told of every batch that came back, and its seconds.
         clock: monotonic seconds.
     """
 
@@ -37,7 +37,7 @@ class Scheduler:
         self,
         capacity: int,
         *,
-        on_batch: Callable[[str, int, float], None] = lambda name, items, seconds: None,
+        on_batch: Callable[[Batch, float], None] = lambda batch, seconds: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._capacity = capacity

@@ -153,6 +153,12 @@ class Settings(BaseSettings):
         default=100, gt=0, description="the most that a request waits for that server"
     )
 
+    otlp_url: str | None = Field(
+        default=None,
+        description="a collector of OpenTelemetry spans, such as "
+        "http://localhost:4318/v1/traces (needs the extra `otel`); off",
+    )
+
     stall_seconds: float = Field(
         default=90,
         gt=0,
@@ -185,6 +191,17 @@ class Settings(BaseSettings):
             raise ValueError(f"not one of {', '.join(schemes)}")
         if find_spec("redis") is None:
             raise ValueError("needs the extra `redis`: pip install 'subpose[redis]'")
+        return url
+
+    @field_validator("otlp_url")
+    @classmethod
+    def _a_collector_that_can_be_told(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("not an address of OTLP over HTTP, such as http://host:4318/v1/traces")
+        if find_spec("opentelemetry") is None or find_spec("opentelemetry.exporter") is None:
+            raise ValueError("needs the extra `otel`: pip install 'subpose[otel]'")
         return url
 
     @property

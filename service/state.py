@@ -11,6 +11,7 @@ from service.catalog import WHOLE, Catalog
 from service.features import FeatureStore
 from service.gate import ClientBuckets, Gate
 from service.kept import Kept
+from service.line import Batch
 from service.metrics import Metrics
 from service.model_lanes import (
     DetectorLane,
@@ -24,6 +25,7 @@ from service.problems import Starting
 from service.scheduler import Scheduler
 from service.settings import Settings
 from service.shared import SharedPhotos
+from service.tracing import Tracing
 
 _WATCH_S = 1.0
 """Between two looks at the device."""
@@ -56,11 +58,14 @@ class State:
     clients: ClientBuckets = field(init=False)
     store: Kept = field(init=False)
     scheduler: Scheduler = field(init=False)
+    tracing: Tracing | None = field(default=None, init=False)
     _loaded: Loaded | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         settings, metrics = self.settings, self.metrics
-        self.scheduler = Scheduler(settings.queue_crops, on_batch=metrics.batch)
+        if settings.otlp_url:
+            self.tracing = Tracing.to(settings.otlp_url)
+        self.scheduler = Scheduler(settings.queue_crops, on_batch=self._on_batch)
         self.gate = Gate(settings.requests, lambda: self.scheduler.drain_s)
         self.clients = ClientBuckets(settings.client_limit, time.monotonic)
         own = FeatureStore(settings.keep_bytes, settings.keep_seconds)
@@ -76,6 +81,13 @@ class State:
             kept_photos=lambda: len(own),
             evicted=lambda: own.evicted,
         )
+
+    def _on_batch(self, batch: Batch, seconds: float) -> None:
+        name, items = batch.lane.name, len(batch.items)
+        self.metrics.batch(name, items, seconds)
+        if self.tracing:
+            visits = dict.fromkeys(ticket.visit for ticket, _ in batch.items)
+            self.tracing.batch(name, items, seconds, [visit.trace for visit in visits])
 
     @property
     def loaded(self) -> Loaded:
@@ -130,3 +142,5 @@ class State:
             await asyncio.to_thread(self.scheduler.close, patience)
             self._loaded.pipeline.close()
         await self.store.close()
+        if self.tracing:
+            await asyncio.to_thread(self.tracing.close)

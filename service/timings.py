@@ -5,18 +5,38 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 STAGES: Final = ("decode_image", "detect", "queue", "encode", "head")
-"""In the order in which they happen; a stage that did not take place is 0."""
+"""Told in answers, in the order in which they happen; one that did not take place is 0."""
+
+ALL: Final = ("read", "decode_image", "detect", "cut", "queue", "encode", "head", "keep", "answer")
+"""Told in Server-Timing, metrics and traces. They do not overlap within one photo's way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A stage's time, monotonic seconds."""
+
+    stage: str
+    began: float
+    ended: float
 
 
 class Timings:
-    """Seconds per stage of one photo, from the moment this object is made."""
+    """Stages of one request, or of one photo of it, from the moment this object is made.
+
+    Attributes:
+        began: monotonic seconds.
+        intervals: in the order in which they ended.
+        trace: the request's span, where spans are made.
+    """
 
     def __init__(self) -> None:
         self.began = time.monotonic()
-        self._seconds = dict.fromkeys(STAGES, 0.0)
+        self.intervals: list[Interval] = []
+        self.trace: object = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -25,21 +45,28 @@ class Timings:
         try:
             yield
         finally:
-            self.add(name, time.monotonic() - began)
+            self.record(name, began, time.monotonic())
 
-    def add(self, name: str, seconds: float) -> None:
-        """Count seconds measured elsewhere."""
-        self._seconds[name] += seconds
+    def record(self, name: str, began: float, ended: float) -> None:
+        """Count what was measured elsewhere, monotonic seconds."""
+        self.intervals.append(Interval(name, began, max(began, ended)))
 
     def merge(self, other: Timings) -> None:
         """Count another photo of the same request."""
-        for name, seconds in other.seconds.items():
-            self.add(name, seconds)
+        self.intervals += other.intervals
+
+    def of(self, stages: tuple[str, ...]) -> dict[str, float]:
+        """Seconds of each of these stages."""
+        spent = dict.fromkeys(stages, 0.0)
+        for interval in self.intervals:
+            if interval.stage in spent:
+                spent[interval.stage] += interval.ended - interval.began
+        return spent
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Per stage."""
-        return dict(self._seconds)
+        """Per stage that answers tell."""
+        return self.of(STAGES)
 
     @property
     def total(self) -> float:
@@ -48,7 +75,7 @@ class Timings:
 
     def header(self) -> str:
         """Server-Timing, in milliseconds."""
-        stages = {name: seconds for name, seconds in self._seconds.items() if seconds}
+        stages = {name: seconds for name, seconds in self.of(ALL).items() if seconds}
         return ", ".join(
             f"{name};dur={seconds * 1000:.1f}"
             for name, seconds in (*stages.items(), ("total", self.total))

@@ -63,10 +63,21 @@ class Crop:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BatchTimes:
-    """Shared by all items of one batch."""
+    """Moments of one batch, shared by all its items: monotonic seconds."""
 
-    encode_s: float
-    head_s: float
+    began: float
+    encoded: float
+    ended: float
+
+    @property
+    def encode_s(self) -> float:
+        """Seconds of the encoder."""
+        return self.encoded - self.began
+
+    @property
+    def head_s(self) -> float:
+        """Seconds of the heads."""
+        return self.ended - self.encoded
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,7 +169,7 @@ def run_crops(
         )
         for row, index in enumerate(asked):
             decoded[index][choice.head] = answer[row : row + 1]
-    times = BatchTimes(encoded - began, time.monotonic() - encoded)
+    times = BatchTimes(began, encoded, time.monotonic())
     return [
         CropResult(row, {choice.head: own[choice.head] for choice in item.heads}, times)
         if _finite(row, own)

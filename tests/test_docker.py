@@ -148,7 +148,7 @@ def test_an_image_is_not_run_by_root_and_holds_weights_and_code(target: str) -> 
     installed = instructions(f"installed-{target}")
     assert ("COPY", "models models") in installed
     (install,) = [rest for word, rest in installed if word == "RUN" and "pip install" in rest]
-    assert f'".[{target},redis]"' in install
+    assert f'".[{target},otel,redis]"' in install
 
 
 def test_what_the_dockerfile_copies_is_not_ignored_and_data_and_environments_are() -> None:

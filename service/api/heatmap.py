@@ -87,7 +87,8 @@ async def get_heatmap(
 ) -> Response:
     """Heatmaps of a person posted before, from kept features: no encoder pass."""
     loaded = state.loaded
-    entry = await _entry(request, query.id, caller.owner, state)
+    with request.state.timings.stage("keep"):
+        entry = await _entry(request, query.id, caller.owner, state)
     photo = entry.photo
     wish = Wish.of(query, loaded.catalog.model(photo.model), accept_of(request))
     person = _person(query.person, len(photo.geometries))
@@ -145,7 +146,8 @@ async def post_heatmap(
         seconds = sum(loaded.pipeline.forecast(task))
         with state.scheduler.admit(deadline, seconds) as visit:
             async with until(deadline):
-                images = await posted_images(request)
+                with request.state.timings.stage("read"):
+                    images = await posted_images(request)
                 if len(images) > 1:
                     message = f"this route takes one, not {len(images)}; post them one by one"
                     raise InvalidParameter(("image", message))
@@ -168,7 +170,7 @@ async def _post(
 ) -> Response:
     timings: Timings = request.state.timings
     photo = await pipeline.see(data, task, visit, timings)
-    state.metrics.photo(task.model.name, len(photo.people), timings.seconds)
+    state.metrics.photo(task.model.name, len(photo.people))
     person = photo.people[_person(number, len(photo.people))]
     if isinstance(person.result, Problem) or person.features is None:
         raise EngineFailed(f"the crop of person {number} failed; try again")
@@ -187,7 +189,8 @@ async def _answer(
     query = wish.query(features, lattice)
     async with pipeline.room(lattice.held_bytes(len(wish.channels), wish.kind)):
         values = await pipeline.field(wish.model, query, visit, timings)
-        content = await pipeline.background(wish.render, values, lattice)
+        with timings.stage("answer"):
+            content = await pipeline.background(wish.render, values, lattice)
     affine = ",".join(f"{number:.10g}" for number in lattice.affine)
     return Response(content, media_type=MEDIA_TYPES[wish.kind], headers={"Subpose-Affine": affine})
 

@@ -16,6 +16,7 @@ from service.api.errors import problem_response
 from service.metrics import Metrics
 from service.problems import BodyTooLarge, EngineFailed, Overloaded, Problem, SlowBody, UnknownHost
 from service.timings import Timings
+from service.tracing import Tracing
 
 logger = logging.getLogger("service.access")
 
@@ -25,17 +26,21 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 class RequestContext:
     """Request id, Server-Timing, metrics, one line of log; turns a bug into a problem."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing | None) -> None:
         self._app = app
         self._metrics = metrics
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        given = Headers(scope=scope).get("x-request-id", "")
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         timings = Timings()
+        if self._tracing:
+            self._tracing.begin(headers, timings)
         state = scope.setdefault("state", {})
         state.update(request_id=request_id, timings=timings)
         status = 0
@@ -44,9 +49,9 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
-                headers["Server-Timing"] = timings.header()
+                answered = MutableHeaders(scope=message)
+                answered["X-Request-Id"] = request_id
+                answered["Server-Timing"] = timings.header()
             await send(message)
 
         try:
@@ -66,8 +71,9 @@ class RequestContext:
         route = getattr(scope.get("route"), "path", "other")
         method = scope["method"] if route != "other" else "other"
         metrics, state = self._metrics, scope["state"]
-        metrics.requests.labels(method, route, status).inc()
-        metrics.request_seconds.labels(route).observe(timings.total)
+        metrics.request(method, route, status, timings)
+        if self._tracing:
+            self._tracing.end(timings, method, route, status)
         if "problem" in state:
             metrics.problems.labels(state["problem"]).inc()
         # The template of the route, for a path may hold the id of kept features.

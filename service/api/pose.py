@@ -95,7 +95,8 @@ async def post_pose(
         seconds = sum(loaded.pipeline.forecast(task_for(images=1)))
         with state.scheduler.admit(deadline, seconds) as visit:
             async with until(deadline):
-                images = await posted_images(request)
+                with request.state.timings.stage("read"):
+                    images = await posted_images(request)
                 task = task_for(images=len(images))
                 state.scheduler.promise(visit, seconds * len(images))
                 call = _Call(
@@ -144,9 +145,11 @@ class _Call:
         (data,) = images
         if self.kind == "json":
             body = await self._one(data, self.timings)
-            return Response(body.model_dump_json(exclude_unset=True), media_type=_JSON)
+            with self.timings.stage("answer"):
+                return Response(body.model_dump_json(exclude_unset=True), media_type=_JSON)
         photo = await self._see(data, self.timings)
-        content = photo.picture or await self.loaded.pipeline.background(self._render, photo)
+        with self.timings.stage("answer"):
+            content = photo.picture or await self.loaded.pipeline.background(self._render, photo)
         return Response(content, media_type=MEDIA_TYPES[self.kind])
 
     async def _each(self, images: Sequence[bytes]) -> list[PoseBody | ProblemBody]:
@@ -160,6 +163,7 @@ class _Call:
     async def _result(self, data: bytes) -> PoseBody | ProblemBody:
         """One of several photos: its own problem stands in its place, the others still answer."""
         timings = Timings()
+        timings.trace = self.timings.trace
         try:
             return await self._one(data, timings)
         except (RetryLater, DeadlineExceeded):
@@ -171,8 +175,12 @@ class _Call:
 
     async def _one(self, data: bytes, timings: Timings) -> PoseBody:
         photo = await self._see(data, timings)
-        body, kept = await self.loaded.pipeline.background(self._prepared, photo, timings)
-        entry = await self.state.store.keep(kept, self.owner) if kept else None
+        with timings.stage("answer"):
+            body, kept = await self.loaded.pipeline.background(self._prepared, photo, timings)
+        if kept is None:
+            return body
+        with timings.stage("keep"):
+            entry = await self.state.store.keep(kept, self.owner)
         if entry is None:
             return body
         return body.model_copy(update={"id": entry.id, "expires": entry.expires_at})
@@ -183,7 +191,7 @@ class _Call:
 
     async def _see(self, data: bytes, timings: Timings) -> SeenPhoto:
         photo = await self.loaded.pipeline.see(data, self.task, self.visit, timings)
-        self.state.metrics.photo(self.task.model.name, len(photo.people), timings.seconds)
+        self.state.metrics.photo(self.task.model.name, len(photo.people))
         return photo
 
     def _render(self, photo: SeenPhoto) -> bytes:

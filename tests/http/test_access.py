@@ -130,7 +130,7 @@ def test_metrics_count_by_route_status_and_code(client: httpx.Client) -> None:
     assert 'subpose_requests_total{method="POST",route="/pose",status="200"}' in text
     assert 'subpose_problems_total{code="unsupported_image"}' in text
     assert 'subpose_encoded_crops_total{model="fake"}' in text
-    assert 'subpose_stage_seconds_count{stage="encode"}' in text
+    assert 'subpose_stage_seconds_count{route="/pose",stage="encode"}' in text
     assert "subpose_kept_photos" in text
     assert 'subpose_engine_info{device="cpu",engine="fake",model="fake"} 1.0' in text
     # No caller's words become series.

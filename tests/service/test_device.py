@@ -90,7 +90,7 @@ def test_an_error_of_the_loop_itself_fails_that_batch_only(sim: Sim) -> None:
 
 
 def test_an_error_of_the_observer_costs_no_answer() -> None:
-    def fail(name: str, items: int, seconds: float) -> None:
+    def fail(batch: object, seconds: float) -> None:
         raise RuntimeError("metrics are broken")
 
     scheduler = Scheduler(8, on_batch=fail)

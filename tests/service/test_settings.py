@@ -44,6 +44,18 @@ def test_a_shared_store_of_another_kind_or_without_its_extra_is_refused(
         Settings.model_validate({"features_url": "redis://host"})
 
 
+def test_a_collector_of_another_kind_or_without_its_extra_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url = "http://host:4318/v1/traces"
+    assert Settings.model_validate({"otlp_url": url}).otlp_url == url
+    with pytest.raises(ValidationError, match="OTLP over HTTP"):
+        Settings.model_validate({"otlp_url": "host:4317"})
+    monkeypatch.setattr("service.settings.find_spec", lambda name: None)
+    with pytest.raises(ValidationError, match="extra `otel`"):
+        Settings.model_validate({"otlp_url": url})
+
+
 def test_an_unknown_variable_is_named_with_a_guess(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SUBPOSE_PROT", "9000")
     with pytest.raises(ValidationError, match="no setting SUBPOSE_PROT; did you mean SUBPOSE_PORT"):
