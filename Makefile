@@ -44,7 +44,7 @@ $(VENV)/.light: pyproject.toml constraints.txt
 
 $(VENV)/.full: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt -e '.[cpu,openvino,otel,redis,training,dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[cpu,openvino,otel,redis,triton,training,dev]'
 	touch $@ $(VENV)/.light
 
 $(VENV)-ultralytics/.full: pyproject.toml constraints.txt

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from models.bundle import Bundle, BundleError, PoseManifest, find_bundles, load_bundle
 from models.detectors import Detector, load_detector
-from models.engines import load_engine
+from models.engines import Remote, load_engine
 from models.pose import PoseModel
 from service.problems import UnknownDetector, UnknownModel
 from service.settings import Settings
@@ -87,6 +87,7 @@ def load_catalog(settings: Settings) -> Catalog:
                     device=settings.device,
                     threads=settings.threads,
                     notes=settings.engine_file,
+                    remote=Remote(settings.triton, settings.triton_seconds),
                 )
                 models[name] = PoseModel(bundle, engine)
             else:

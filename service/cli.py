@@ -16,6 +16,8 @@ from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource
 from rich.progress import track
 from rich.table import Table
 
+from models.bundle import PoseManifest, find_bundles, load_bundle
+from models.engines import EngineError
 from models.files import write_whole
 from service.api.parameters import DecodeName, PoseQuery
 from service.bench.cli import bench
@@ -48,7 +50,7 @@ Detector = Annotated[
 Device = Annotated[str | None, typer.Option(help="cpu or cuda.", metavar="cpu|cuda")]
 Engine = Annotated[
     str | None,
-    typer.Option(help="Runtime of the pose models.", metavar="auto|onnxruntime|openvino"),
+    typer.Option(help="Runtime of the pose models.", metavar="auto|onnxruntime|openvino|triton"),
 ]
 Bundles = Annotated[list[Path] | None, typer.Option(help="Folder of bundles; may be repeated.")]
 Threads = Annotated[int | None, typer.Option(help="Of the engine.")]
@@ -176,13 +178,38 @@ def predict(
             raise typer.Exit(1)
 
 
-@app.command()
+listing = typer.Typer()
+app.add_typer(listing, name="models")
+
+
+@listing.command()
+def export_triton(
+    folder: Annotated[Path, typer.Argument(file_okay=False, help="The repository; may exist.")],
+    *,
+    bundles: Bundles = None,
+) -> None:
+    """Write the pose bundles as a model repository, for a Triton server and --engine triton."""
+    with one_line_errors():
+        try:
+            from models.engines.triton_repository import export_repository
+        except ImportError as error:
+            raise EngineError("a Triton repository needs the extra `triton`") from error
+        for path in _settings(bundles=bundles).bundles:
+            for bundle in map(load_bundle, find_bundles(path).values()):
+                if isinstance(bundle.manifest, PoseManifest):
+                    stdout.print(*export_repository(bundle, folder), sep="\n")
+
+
+@listing.callback(invoke_without_command=True)
 def models(
+    context: typer.Context,
     *,
     device: Device = None,
     bundles: Bundles = None,
 ) -> None:
     """List the bundles that would be served; * marks the defaults."""
+    if context.invoked_subcommand:
+        return
     with one_line_errors():
         catalog = load_catalog(_settings(device=device, bundles=bundles))
         table = Table("name", "finds", "by", "input", "engine", "licence", "accuracy", box=None)

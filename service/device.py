@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
+from models.engines import EngineAway
 from service.lanes import RECOVER_S
 from service.line import TURN_S, Batch, Line
 from service.problems import DeadlineExceeded, EngineFailed, Overloaded, Problem
@@ -200,6 +201,11 @@ class Device:
     def _narrow(self, batch: Batch, error: Exception) -> None:
         """A batch failed: its halves are run again, down to the item whose fault it is."""
         count = len(batch.items)
+        if isinstance(error, EngineAway):
+            # Each half would wait as long for it as the whole did.
+            logger.warning("%s: %s", batch.lane.name, error)
+            self._deliver(batch, [_as_problem(error)] * count, 0.0)
+            return
         if memory_ran_out(error):
             batch.lane.shrink(count, self._clock())
         if count == 1:
@@ -271,6 +277,8 @@ def _as_problem(error: object) -> Problem:
         return error
     if isinstance(error, Exception) and memory_ran_out(error):
         return Overloaded("the device ran out of memory; try again later", retry_after=RECOVER_S)
+    if isinstance(error, EngineAway):
+        return Overloaded("the engine cannot be reached; try again later")
     return EngineFailed(
         f"the engine failed on this item ({type(error).__name__}); the log has more"
     )

@@ -74,6 +74,10 @@ class Settings(BaseSettings):
     engine_file: Path = Field(
         default_factory=_engine_file, description="where `auto` keeps what it found out"
     )
+    triton: str = Field(default="127.0.0.1:8001", description="host:port of engine `triton`")
+    triton_seconds: float = Field(
+        default=30, gt=0, description="within which engine `triton` must answer a batch"
+    )
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="what the models run on")
     threads: int | None = Field(
         default=None, ge=1, description="of the engine; the machine's by default"

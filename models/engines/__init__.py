@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -15,6 +16,10 @@ Floats = NDArray[np.float32]
 
 class EngineError(Exception):
     """An engine that cannot run here; the message says why and what to do."""
+
+
+class EngineAway(EngineError):  # noqa: N818
+    """The engine runs elsewhere and does not answer: no crop of the batch is at fault."""
 
 
 class Engine(Protocol):
@@ -45,7 +50,20 @@ class Engine(Protocol):
         ...
 
 
-EngineName = Literal["auto", "onnxruntime", "openvino"]
+EngineName = Literal["auto", "onnxruntime", "openvino", "triton"]
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A server that runs the graphs.
+
+    Attributes:
+        address: `host:port`.
+        timeout_s: for each answer.
+    """
+
+    address: str = "127.0.0.1:8001"
+    timeout_s: float = 30.0
 
 
 def load_engine(
@@ -55,6 +73,7 @@ def load_engine(
     device: str = "cpu",
     threads: int | None = None,
     notes: Path | None = None,
+    remote: Remote | None = None,
 ) -> Engine:
     """Load a bundle's graphs.
 
@@ -64,6 +83,7 @@ def load_engine(
         device: `cpu` or `cuda`.
         threads: of the CPU's arithmetic; None for one a core.
         notes: the file in which `auto` keeps what it found out; None to keep nothing.
+        remote: of engine `triton`; None for a server on this machine.
 
     Raises:
         EngineError: the engine or the device is not there, or the engine is not accurate here. It
@@ -76,6 +96,12 @@ def load_engine(
         if device != "cpu":
             raise EngineError(f"engine 'openvino' runs on the cpu only, not on {device!r}")
         return load_openvino(bundle, threads)
+    if engine == "triton":
+        try:
+            from models.engines.triton import TritonEngine
+        except ImportError as error:
+            raise EngineError("engine 'triton' needs the extra `triton`") from error
+        return TritonEngine(bundle, remote or Remote())
     if engine == "auto" and device == "cpu":
         from models.engines.auto import choose_engine
 

@@ -282,6 +282,14 @@ def test_models_lists_every_bundle_and_marks_the_defaults() -> None:
     assert re.search(r"person-n\* .*people .*Apache-2.0", lines)
 
 
+def test_models_are_written_for_triton(tmp_path: Path) -> None:
+    pytest.importorskip("tritonclient.grpc")
+    lines = subpose("models", "export-triton", str(tmp_path / "repository")).stdout.split()
+    assert "pose-s-encoder" in lines
+    assert sorted(path.name for path in (tmp_path / "repository").iterdir()) == sorted(lines)
+    assert (tmp_path / "repository" / "pose-s-encoder" / "1" / "model.onnx").is_file()
+
+
 def test_settings_come_from_flag_over_environment_over_file_over_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from models.engines import EngineAway
 from service.lanes import RECOVER_S, Lane
 from service.problems import EngineFailed, Overloaded
 from service.scheduler import Scheduler
@@ -67,6 +68,21 @@ def test_an_item_that_alone_finds_no_memory_is_told_to_come_again(sim: Sim) -> N
     sim.work()
     (result,) = future.result(0).results
     assert isinstance(result, Overloaded)
+
+
+def test_an_engine_that_is_away_is_asked_once_and_no_item_is_blamed(sim: Sim) -> None:
+    def away() -> None:
+        raise EngineAway("nobody there")
+
+    lane, sim.during = sim.lane(), away
+    first = sim.ask(lane, *range(8))
+    sim.work()
+    assert all(isinstance(result, Overloaded) for result in first.result(0).results)
+    assert len(sim.batches) == 1
+    sim.during = lambda: None
+    second = sim.ask(lane, *range(8))
+    sim.work()
+    assert second.result(0).results == [n * n for n in range(8)]
 
 
 def test_a_wrong_number_of_results_fails_that_batch_only(sim: Sim) -> None:
