@@ -78,11 +78,16 @@ def measure(field: Field, extent: Extent, only: Sequence[str]) -> dict[str, Any]
                 seen[one.name]["people"] = check(plan)
                 for clients in extent.clients:
                     loop = replace(plan, clients=clients, health=one.health)
-                    closed[one.name][clients].append(figures(loop, load(loop)))
+                    before = server.cpu_s
+                    record = load(loop)
+                    cpu_ms = (server.cpu_s - before) * 1000 / len(record.answers)
+                    closed[one.name][clients].append(figures(loop, record))
+                seen[one.name].setdefault("cpu_ms", []).append(cpu_ms)  # of the largest crowd
                 if number == extent.rounds - 1:
                     seen[one.name] |= faults(field, extent, server, plan)
     for one in crew:
         typical = {clients: middle(runs) for clients, runs in closed[one.name].items()}
+        seen[one.name]["cpu_ms"] = median(seen[one.name]["cpu_ms"])
         seen[one.name]["closed"] = {str(clients): found for clients, found in typical.items()}
         tell(f"{field.name}, overload: {one.name}")
         seen[one.name]["open"] = overload(one, field, extent, typical)
@@ -175,6 +180,9 @@ def ceiling(field: Field, seconds: float) -> dict[str, float]:
     return {
         "lone_people_s": alone["one_loop"],
         "lone_ms": alone["ms"],
+        "lone_in_two_people_s": alone["two_loops"],
+        "batched_people_s": batched["one_loop"],
+        "batched_in_two_people_s": batched["two_loops"],
         "people_s": max(alone["people_s"], batched["people_s"]),
     }
 

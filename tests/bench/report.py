@@ -111,8 +111,7 @@ def _faults(field: Found) -> Iterator[str]:
     worst = list(next(iter(field["servers"].values()))["open"])[-1]
     yield f"At {worst} x, and after other hardships:\n"
     columns = ["answers p99, ms", "refusals p99, ms", "late", "healthz p99, ms"]
-    columns += ["back to normal, s"]
-    columns += ["good requests lost to a bad neighbour"]
+    columns += ["back to normal, s", "good requests lost to a bad neighbour", "CPU, ms a request"]
     simulated = any("abandoned" in seen for seen in field["servers"].values())
     if simulated:
         columns += ["crops computed for 400 who hung up", "memory, MB", "MB more in 10^4 requests"]
@@ -127,6 +126,7 @@ def _faults(field: Found) -> Iterator[str]:
             _ms(run["health_p99_ms"]),
             "not in 30" if recovered is None else f"{recovered:.1f}",
             f"{lost['lost']} of {lost['good']}",
+            _ms(seen["cpu_ms"]),
         ]
         if simulated:
             memory = (seen["memory_mb"], seen["memory_slope_mb"])
