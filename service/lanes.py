@@ -47,7 +47,8 @@ class Lane(Generic[T, R]):
     preparing: Cost = field(default_factory=Cost)
     _largest: int = field(default=0, init=False)
     _shrunk_at: float = field(default=0.0, init=False)
-    _plans: dict[tuple[int, int, int], tuple[int, float]] = field(default_factory=dict, init=False)
+    _planned: tuple[int, int] = field(default=(-1, 0), init=False)
+    _table: list[tuple[float, int]] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self._largest = self.buckets[-1]
@@ -72,7 +73,7 @@ class Lane(Generic[T, R]):
         mean = sum(map(self.weigh, items)) / len(items)
         if len(self.buckets) == 1:
             return len(items) * self.cost(mean)
-        return self._plan(len(items))[1] * mean
+        return self._split_s(len(items)) * mean
 
     def share(self, item: T) -> float:
         """Seconds that an item adds to a full batch."""
@@ -80,38 +81,36 @@ class Lane(Generic[T, R]):
 
     def first(self, waiting: int) -> int:
         """How many of `waiting` items go now: the largest batch of the split that costs least."""
-        return min(waiting, self._plan(waiting)[0])
-
-    def _plan(self, waiting: int) -> tuple[int, float]:
-        """The first batch of the cheapest split, and the seconds of all its batches."""
         if waiting > 2 * self._largest:
-            full, rest = divmod(waiting, self._largest)
-            seconds = full * self.cost(self._largest) + (self._plan(rest)[1] if rest else 0.0)
-            return self._largest, seconds
-        key = waiting, self._largest, self.cost.version
-        if key not in self._plans:
-            if len(self._plans) > 4 * self.buckets[-1]:
-                self._plans.clear()
-            self._plans[key] = self._cheapest(waiting)
-        return self._plans[key]
-
-    def _cheapest(self, waiting: int) -> tuple[int, float]:
-        sizes = [size for size in self.buckets if size <= self._largest]
-        best = [(0, 0.0)]
-        for count in range(1, waiting + 1):
-            options = (
-                (self.cost(size) + best[max(0, count - size)][1], -size)
-                for size in sizes
-                if size <= self.bucket(count)
-            )
-            seconds, size = min(options)
-            best.append((-size, seconds))
+            return self._largest
         # The order of a split's batches is free: the largest first serves most, soonest.
-        first, left = 0, waiting
+        first, left, plans = 0, waiting, self._plans()
         while left > 0:
-            first = max(first, best[left][0])
-            left -= best[left][0]
-        return first, best[waiting][1]
+            first = max(first, plans[left][1])
+            left -= plans[left][1]
+        return min(first, waiting)
+
+    def _split_s(self, count: int) -> float:
+        """Seconds of all batches of the cheapest split."""
+        over = max(0, count // self._largest - 1)
+        return over * self.cost(self._largest) + self._plans()[count - over * self._largest][0]
+
+    def _plans(self) -> list[tuple[float, int]]:
+        """By how many wait, up to two full batches: seconds of the cheapest split, and a batch."""
+        known = self.cost.version, self._largest
+        if known != self._planned:
+            costs = {size: self.cost(size) for size in self.buckets if size <= self._largest}
+            plans = [(0.0, 0)]
+            for count in range(1, 2 * self._largest + 1):
+                fitting = [size for size in costs if size <= self.bucket(count)]
+                plans.append(
+                    min(
+                        ((costs[size] + plans[max(0, count - size)][0], size) for size in fitting),
+                        key=lambda plan: (plan[0], -plan[1]),
+                    )
+                )
+            self._planned, self._table = known, plans
+        return self._table
 
     def inputs(self, items: Sequence[T]) -> Any:  # noqa: ANN401
         """What `run` takes."""

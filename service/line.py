@@ -40,7 +40,7 @@ class Done(Generic[R]):
 
 @dataclass(eq=False)
 class Ticket:
-    """One submission: items of one visit for one lane."""
+    """One submission: items of one visit for one lane, all of the same weight."""
 
     visit: Visit
     lane: Lane[Any, Any]
@@ -53,15 +53,22 @@ class Ticket:
         self.todo = deque(range(len(self.items)))
         self.results: list[Any] = [None] * len(self.items)
         self._missing = set(self.todo)
+        self.each_s = self.lane.share(self.items[0])
+        self._count(len(self.todo))
+
+    def _count(self, items: int) -> None:
+        # Sums are kept, not made: whoever asks to come in is told at once how long the line is.
+        self.visit.waiting += items
+        self.visit.queued_s += items * self.each_s if self.visit.waiting else -self.visit.queued_s
+
+    def take(self) -> int:
+        """An item that waits no longer."""
+        self._count(-1)
+        return self.todo.popleft()
 
     def wanted(self, now: float) -> bool:
         """Whether somebody waits for it, in time."""
         return not self.future.done() and now < self.visit.deadline
-
-    @property
-    def rest(self) -> float:
-        """Seconds that what still waits will take."""
-        return sum(self.lane.share(self.items[index]) for index in self.todo)
 
     def put(self, index: int, result: object, now: float) -> None:
         """Take an item's first result; with the last item's the future is done."""
@@ -77,6 +84,7 @@ class Ticket:
 
     def fail(self, problem: Problem) -> None:
         """All of it."""
+        self._count(-len(self.todo))
         self.todo.clear()
         self._settle(lambda: self.future.set_exception(problem))
 
@@ -96,6 +104,8 @@ class Visit:
         left: seconds of its turn.
         tickets: submitted and not yet answered.
         trace: the request's span, where spans are made.
+        waiting: its items that wait.
+        queued_s: seconds of the device that these will take.
     """
 
     deadline: float
@@ -103,16 +113,8 @@ class Visit:
     left: float = TURN_S
     tickets: list[Ticket] = field(default_factory=list)
     trace: object = None
-
-    @property
-    def rest(self) -> float:
-        """Seconds of the device that it will still take, apart from what runs."""
-        return self.promised + sum(ticket.rest for ticket in self.tickets)
-
-    @property
-    def waiting(self) -> int:
-        """Its items that wait."""
-        return sum(len(ticket.todo) for ticket in self.tickets)
+    waiting: int = 0
+    queued_s: float = 0.0
 
 
 @dataclass(eq=False)
@@ -206,16 +208,22 @@ class Line:
             if visit is of:
                 turns -= 1  # those behind have one turn fewer
             else:
-                total += min(visit.rest, turns * TURN_S)
+                total += min(visit.promised + visit.queued_s, turns * TURN_S)
         return total
+
+    @property
+    def waiting(self) -> int:
+        """Items that do."""
+        return sum(visit.waiting for visit in self)
 
     def bury(self, now: float) -> None:
         """Drop what nobody waits for, and what is late."""
         for visit in self:
-            for ticket in visit.tickets:
-                if not ticket.wanted(now):
-                    ticket.fail(DeadlineExceeded("its deadline passed in the queue"))
-            visit.tickets = [ticket for ticket in visit.tickets if not ticket.future.done()]
+            late = now >= visit.deadline
+            gone = [ticket for ticket in visit.tickets if late or ticket.future.done()]
+            for ticket in gone:
+                ticket.fail(DeadlineExceeded("its deadline passed in the queue"))
+                visit.tickets.remove(ticket)
 
     def queued(self) -> Iterator[Ticket]:
         """Tickets with items that wait, in the order of their turns."""
@@ -244,10 +252,9 @@ class Line:
                 while ticket.todo and len(items) < room:
                     if within_turn and ticket.visit.left <= 0:
                         break
-                    index = ticket.todo.popleft()
-                    items.append((ticket, index))
+                    items.append((ticket, ticket.take()))
                     if not lane.pauses:  # such work is charged as it goes
-                        ticket.visit.left -= lane.share(ticket.items[index])
+                        ticket.visit.left -= ticket.each_s
         for visit in dict.fromkeys(ticket.visit for ticket, _ in items):
             if visit.left <= 0:
                 self.end_turn(visit)

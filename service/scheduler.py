@@ -60,7 +60,8 @@ class Scheduler:
     def waiting(self) -> int:
         """Items in the line that somebody still waits for."""
         with self._wake:
-            return self._waiting()
+            self._line.bury(self._clock())
+            return self._line.waiting
 
     @property
     def drain_s(self) -> float:
@@ -139,24 +140,29 @@ class Scheduler:
         left = visit.deadline - self._clock()
         if left <= 0:
             raise DeadlineExceeded("the deadline passed before the device was asked")
-        waiting, ahead = self._waiting(), self._ahead(seconds, visit)
+        if self._refusal(visit, count, seconds, left) is None:
+            return
+        # Only now look for those who wait in vain: it takes a while, and few lines have any.
+        self._line.bury(self._clock())
+        if refusal := self._refusal(visit, count, seconds, left):
+            raise refusal
+
+    def _refusal(self, visit: Visit, count: int, seconds: float, left: float) -> Overloaded | None:
+        waiting, ahead = self._line.waiting, self._ahead(seconds, visit)
         if waiting and waiting + count > self._capacity:
-            raise Overloaded(
+            return Overloaded(
                 f"{waiting} crops wait for the device and at most {self._capacity} may; "
                 "try again later",
                 retry_after=ahead,
             )
         # On an idle device everything is tried: else a wrong estimate would never be righted.
         if (ahead or self.device.busy) and ahead + seconds > left:
-            raise Overloaded(
+            return Overloaded(
                 f"the queue takes about {ahead * 1000:.0f} ms, this request {seconds * 1000:.0f} "
                 f"ms, and the deadline is in {left * 1000:.0f} ms; try again later or allow more",
                 retry_after=min(ahead, ahead + seconds - left),
             )
-
-    def _waiting(self) -> int:
-        self._line.bury(self._clock())
-        return sum(visit.waiting for visit in self._line)
+        return None
 
     def _ahead(self, seconds: float, of: Visit | None = None) -> float:
         running = self.device.rest(max(TURN_S, seconds))

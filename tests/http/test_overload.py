@@ -109,17 +109,35 @@ def test_what_cannot_be_done_in_time_is_refused_before_its_body_is_sent(
         held, queued, refused = (stack.enter_context(raw.connected(server)) for _ in range(3))
         held.sendall(head(FOUR, body) + body)
         assert house.engine.entered.acquire(timeout=30)
+        for _ in range(64):
+            server.state.loaded.pipeline._models["fake"].plain.cost.learn(4, 2.0)
         queued.sendall(head(FOUR, body) + body)
         until(lambda: server.state.scheduler.waiting == 4)
-        (visit,) = [visit for visit in server.state.scheduler._line if visit.waiting]
-        for _ in range(64):
-            visit.tickets[0].lane.cost.learn(4, 40.0)
-        refused.sendall(head(FOUR + "&deadline_ms=3000", body))
+        refused.sendall(head(FOUR + "&deadline_ms=500", body))
         status, headers, answer = raw.answer(refused)
         assert (status, raw.code(answer)) == (503, "overloaded")
         assert int(headers["retry-after"]) > 1
         house.engine.open.set()
         assert raw.answer(held)[0] == raw.answer(queued)[0] == 200
+
+
+def test_a_photo_gives_its_room_back_before_its_people_wait_for_the_device(
+    house: FakeHouse,
+) -> None:
+    body = photo(size=(240, 80))
+    with (
+        running(house, decoded_bytes=240 * 80 * 12) as server,
+        raw.connected(server) as first,
+        raw.connected(server) as second,
+    ):
+        hold(house)
+        first.sendall(head(FOUR, body) + body)
+        until(lambda: house.engine.batches == [4])
+        second.sendall(head(FOUR, body) + body)
+        until(lambda: server.state.scheduler.waiting == 4)
+        assert server.state.loaded.pipeline._decoded.held == 0
+        house.engine.open.set()
+        assert raw.answer(first)[0] == raw.answer(second)[0] == 200
 
 
 def test_long_work_lets_others_in_and_ends_with_its_deadline(

@@ -136,7 +136,7 @@ class _Play:
                 future.add_done_callback(asked.answers.append)
                 self.asked.append(asked)
         except (Overloaded, DeadlineExceeded):
-            pass  # refused, and said so at once
+            stack.close()  # refused, and said so at once
 
     def check(self) -> None:
         while self.todo:

@@ -1,0 +1,40 @@
+"""What a server process holds of the machine's memory, with the committed weights."""
+
+import io
+import re
+from pathlib import Path
+
+import httpx
+from PIL import Image, ImageOps
+
+from service.doctor import SAMPLE
+from tests.http.test_lifecycle import process
+
+MOST_MB = 700
+
+
+def peak_mb(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
+    return int(kilobytes) / 1000
+
+
+def test_lattices_and_large_heatmaps_stay_within_the_memory_of_a_small_machine() -> None:
+    with Image.open(SAMPLE) as sample:
+        fitted = ImageOps.fit(sample, (640, 480), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    fitted.save(file, "JPEG", quality=90)
+    with process(["-m", "service", "serve"]) as server:
+        url = server.until(r"ready on (http://\S+)").group(1)
+        with httpx.Client(base_url=url, timeout=120, verify=False) as client:
+            photo = file.getvalue()
+            answer = client.post("/pose?head=simcc,nerpe,heatmap&max_people=4", content=photo)
+            lattice = "/pose?head=nerpe&decode=standard&resolution=256&max_people=1"
+            assert client.post(lattice, content=photo).status_code == 200
+            kept = answer.json()["id"]
+            for head in ("simcc", "heatmap"):
+                wish = {"id": kept, "head": head, "resolution": 2048, "keypoint": "max"}
+                assert client.get("/heatmap", params=wish).status_code == 200
+            every = {"id": kept, "head": "simcc", "resolution": 1024, "keypoint": "all"}
+            assert len(client.get("/heatmap", params={**every, "format": "npy"}).content) > 5e7
+        assert peak_mb(server.process.pid) < MOST_MB
