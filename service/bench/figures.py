@@ -57,9 +57,11 @@ def figures(plan: Plan, record: Record) -> Figures:
     """Sum up a run; what it has none of is NaN."""
     good = [answer for answer in record.answers if answer.status == 200]
     ended = [answer.sent_s + answer.ms / 1000 for answer in good]
-    last = min(plan.seconds, max(ended, default=plan.seconds))
+    # A run that ends with its last request ends with its last answer; any other by the clock.
+    last = min(plan.seconds, max(ended, default=0.0)) if plan.requests else plan.seconds
     first = _SETTLE * last
     counted = [answer for answer, end in zip(good, ended, strict=True) if first < end <= last]
+    counted_s = max(last - first, 1e-9)
     refused = [answer for answer in record.answers if answer.status in REFUSED]
     late = sum(answer.status in LATE for answer in record.answers)
     sent = len(record.answers)
@@ -67,8 +69,8 @@ def figures(plan: Plan, record: Record) -> Figures:
     return Figures(
         load=f"{plan.rate:.4g}/s" if open_loop else f"{plan.clients} at once",
         offered_s=sent / max(plan.seconds if open_loop else last, 1e-9),
-        photos_s=len(counted) / (last - first),
-        people_s=sum(answer.people for answer in counted) / (last - first),
+        photos_s=len(counted) / counted_s,
+        people_s=sum(answer.people for answer in counted) / counted_s,
         p50_ms=quantile(_ms(good), 0.5),
         p99_ms=quantile(_ms(good), 0.99),
         sent=sent,

@@ -107,6 +107,17 @@ def test_rates_leave_out_where_a_run_begins_and_what_ends_after_it() -> None:
     assert found.people_s == pytest.approx(20, abs=0.4)
 
 
+def test_a_server_that_answers_only_at_first_has_no_goodput() -> None:
+    answers = [(0.1 * number, 50.0, 200 if number < 10 else GAVE_UP) for number in range(100)]
+    assert figures(Plan("", "", [], 10, rate=10), seen(*answers)).photos_s == 0
+
+
+def test_a_run_of_so_many_requests_ends_with_the_last_of_them() -> None:
+    answers = [(0.1 * number, 100.0, 200) for number in range(20)]
+    found = figures(Plan("", "", [], 60, clients=1, requests=20), seen(*answers))
+    assert found.photos_s == pytest.approx(10, rel=0.1)
+
+
 def test_every_answer_is_counted_once_and_as_what_it_is() -> None:
     record = seen(
         (0, 10, 200), (1, 30, 200), (2, 3, 503), (3, 5, 429), (4, 99, GAVE_UP), (5, 99, 504),
