@@ -8,11 +8,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.networks.pose import PoseShape
+from models.networks.pose import HEADS, HeadName, PoseShape
 from training.data.examples import Augmentation
 
-HeadName = Literal["simcc", "heatmap", "nerpe"]
-HEADS: tuple[HeadName, ...] = ("simcc", "heatmap", "nerpe")
+Sampling = Literal["uniform", "random"]
 
 
 class _Strict(BaseModel):
@@ -70,6 +69,21 @@ class LossWeights(_Strict):
     nerpe: float = 300.0
 
 
+class SimccLoss(_Strict):
+    """Kullback-Leibler divergence of SimCC's labels, in each published form (MODELS 1.3)."""
+
+    form: Literal["joints", "summed", "mean", "mmpose"] = Field(
+        "joints",
+        description="`joints`: summed over bins, the mean of the joints that count; as published: "
+        "`summed` over bins and joints, `mean` over bins and all joints, `mmpose` the mean over "
+        "bins, summed over the batch",
+    )
+    beta: float = Field(1.0, gt=0, description="times the logits; RTMPose 10")
+    label_beta: float = Field(
+        0.0, ge=0, description="times the labels before a softmax, 0 for none; RTMPose 10"
+    )
+
+
 class Serving(_Strict):
     """What the bundle says of itself, and the choices that were measured on dev."""
 
@@ -104,8 +118,12 @@ class Experiment(_Strict):
     settle: HeadPhase | None = Field(None, description="and after it")
     schedule: Schedule
     losses: LossWeights = LossWeights()
+    simcc_loss: SimccLoss = SimccLoss()
     serving: Serving
     samples: int = Field(1, ge=1, description="NerPE's N_Z, positions a cell and step")
+    sampling: Sampling = Field(
+        "uniform", description="one of them in each of N_Z squares of the cell, or anywhere in it"
+    )
     checkpoint_every: int = 100
 
     @property

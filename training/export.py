@@ -30,7 +30,7 @@ from models.bundle import (
 )
 from models.keypoints import COCO17
 from models.networks.folded import FoldedEncoder
-from models.networks.pose import PoseNetwork
+from models.networks.pose import HEADS, PoseNetwork
 from models.networks.tinypose import TinyPoseTrunk
 from training.config import Serving
 from training.errors import TrainingError
@@ -76,12 +76,18 @@ def export_bundle(
         accuracy: measured.
 
     Raises:
-        ExportError: a graph answers otherwise than torch; nothing is written then.
+        ExportError: a graph answers otherwise than torch, or the network is one that no manifest
+            can describe; nothing is written then.
     """
     network = copy.deepcopy(network).cpu().eval()
     fold_batch_norm(network)
     network.requires_grad_(False)
     shape = network.shape
+    if set(shape.heads) != set(HEADS) or shape.simcc_labels.kind != "gaussian":
+        raise ExportError(
+            f"a bundle has the heads {', '.join(HEADS)}, SimCC's with Gaussian labels: this "
+            f"network has {', '.join(shape.heads)}, with {shape.simcc_labels.kind} ones"
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as temporary:
         draft = Path(temporary)

@@ -47,7 +47,8 @@ def train_heads(
                     {name: value[i] for name, value in batch.items()}
                     for i in range(len(batch["features"]))
                 ]
-    modules = [network.get_submodule(name) for name in phase.heads]
+    heads = [name for name in phase.heads if name in network.shape.heads]
+    modules = [network.get_submodule(name) for name in heads]
     for module in modules:
         module.train()
     parameters = [parameter for module in modules for parameter in module.parameters()]
@@ -69,8 +70,9 @@ def train_heads(
                 if "maps" in batch:
                     batch["maps"] = batch["maps"].float()
                 losses = pose_losses(
-                    network, features, batch, heads=phase.heads,
+                    network, features, batch, heads=heads,
                     teacher_share=share, samples=phase.samples, generator=generator,
+                    simcc=experiment.simcc_loss, sampling=experiment.sampling,
                 )  # fmt: skip
                 optimizer.zero_grad()
                 torch.autograd.backward(weighted(losses, experiment.losses))

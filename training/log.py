@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.files import write_whole
-from training.config import HEADS
+from models.networks.pose import HEADS
 from training.errors import DataError
 
-COLUMNS = ("step", "seconds", *HEADS)
-"""`seconds` starts anew where a run resumes."""
+COLUMNS = ("step", "seconds")
+"""Before the losses; `seconds` starts anew where a run resumes."""
 
 
-def begin_log(log: Path, step: int) -> None:
+def begin_log(log: Path, step: int, heads: Sequence[str] = HEADS) -> None:
     """Make a log end with a step: what a run wrote after its last checkpoint is taken again.
 
     Args:
         log: `log.csv` of the run; made where there is none.
         step: of the checkpoint that the run goes on from, 0 for none.
+        heads: whose losses it has.
     """
     lines = log.read_text().splitlines()[1:] if log.exists() and step else []
     # A line that was cut off comes after the checkpoint, whose writing flushed the log.
     numbered = [line for line in lines if line.split(",")[0].isdigit()]
     kept = [line for line in numbered if int(line.split(",")[0]) <= step]
-    write_whole(log, "".join(f"{line}\n" for line in (",".join(COLUMNS), *kept)))
+    write_whole(log, "".join(f"{line}\n" for line in (",".join((*COLUMNS, *heads)), *kept)))
 
 
 def read_log(log: Path) -> dict[str, NDArray[np.float64]]:

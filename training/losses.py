@@ -13,10 +13,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.geometry import denormalise
-from models.networks.pose import PoseNetwork
-from training.config import HEADS, HeadName, LossWeights
+from models.networks.pose import HeadName, PoseNetwork
+from training.config import LossWeights, Sampling, SimccLoss
 
 Batch = dict[str, Tensor]
+
+OURS = SimccLoss()
+"""SimCC's divergence as the served weights were trained with."""
 
 
 def pose_losses(
@@ -27,7 +30,9 @@ def pose_losses(
     teacher_share: float,
     samples: int,
     generator: torch.Generator,
-    heads: Sequence[HeadName] = HEADS,
+    heads: Sequence[HeadName] | None = None,
+    simcc: SimccLoss = OURS,
+    sampling: Sampling = "uniform",
 ) -> dict[str, Tensor]:
     """Each head's loss on the same features.
 
@@ -38,15 +43,20 @@ def pose_losses(
         teacher_share: of a labelled joint's target.
         samples: positions a cell for NerPE, fresh each step.
         generator: of the positions.
-        heads: whose loss is wanted.
+        heads: whose loss is wanted; None for all that the network has.
+        simcc: its divergence's form.
+        sampling: how NerPE's positions are drawn.
     """
+    heads = network.shape.heads if heads is None else heads
     losses = {}
     if "simcc" in heads:
-        losses["simcc"] = _simcc(network, features, batch, teacher_share)
+        losses["simcc"] = _simcc(network, features, batch, teacher_share, simcc)
     if "heatmap" in heads:
         losses["heatmap"] = _heatmap(network, features, batch, teacher_share)
     if "nerpe" in heads:
-        losses["nerpe"] = _nerpe(network, features, batch, teacher_share, samples, generator)
+        size = network.nerpe.columns, network.nerpe.rows
+        positions = sampled(len(features), size, samples, generator, features.device, sampling)
+        losses["nerpe"] = _nerpe(network, features, batch, teacher_share, positions)
     return losses
 
 
@@ -55,8 +65,9 @@ def weighted(losses: dict[str, Tensor], weights: LossWeights) -> Tensor:
     return torch.stack([getattr(weights, name) * loss for name, loss in losses.items()]).sum()
 
 
-def _simcc(network: PoseNetwork, features: Tensor, batch: Batch, share: float) -> Tensor:
-    """Kullback-Leibler divergence, summed over bins and axes, mean over joints (SimCC 3.1)."""
+def _simcc(
+    network: PoseNetwork, features: Tensor, batch: Batch, share: float, how: SimccLoss
+) -> Tensor:
     codec = network.shape.simcc
     x, y, weight = codec.encode(batch["points"], batch["visible"])
     if "maps" in batch:
@@ -75,17 +86,37 @@ def _simcc(network: PoseNetwork, features: Tensor, batch: Batch, share: float) -
         )
         # An unlabelled joint speaks softly: the teacher may be wrong about it.
         weight = torch.where(weight > 0, torch.ones_like(weight), torch.full_like(weight, 0.3))
-    total = features.new_zeros(())
-    for logits, target in zip(network.simcc(features), (x, y), strict=True):
-        target = target / target.sum(-1, keepdim=True).clamp(min=1e-6)
-        divergence = functional.kl_div(logits.log_softmax(-1), target, reduction="none").sum(-1)
-        total = total + (divergence * weight).sum() / weight.sum().clamp(min=1)
-    return total
+    axes = zip(network.simcc(features), (x, y), strict=True)
+    return torch.stack([divergence(logits, labels, weight, how) for logits, labels in axes]).sum()
+
+
+def divergence(logits: Tensor, labels: Tensor, weight: Tensor, how: SimccLoss) -> Tensor:
+    """Kullback-Leibler divergence of one axis of SimCC (MODELS 1.3).
+
+    Args:
+        logits: (B, K, N).
+        labels: (B, K, N).
+        weight: (B, K).
+        how: which published form. `joints`, ours, first makes each label sum to 1 in the crop.
+    """
+    if how.form == "joints":
+        labels = labels / labels.sum(-1, keepdim=True).clamp(min=1e-6)
+    if how.label_beta:
+        labels = (how.label_beta * labels).softmax(-1)
+    bins = functional.kl_div((how.beta * logits).log_softmax(-1), labels, reduction="none")
+    if how.form == "joints":
+        return (bins.sum(-1) * weight).sum() / weight.sum().clamp(min=1)
+    if how.form == "summed":
+        return (bins.sum(-1) * weight).sum() / len(logits)
+    each = bins.mean(-1) * weight
+    return each.mean() if how.form == "mean" else each.sum() / logits.shape[1]
 
 
 def _heatmap(network: PoseNetwork, features: Tensor, batch: Batch, share: float) -> Tensor:
     """Half the mean square (MODELS 3.1)."""
-    target, weight = network.heatmap_codec.encode(batch["points"], batch["visible"])
+    target, weight = network.heatmap_codec.encode(
+        batch["points"], batch["visible"], rounded=network.shape.heatmap_rounded
+    )
     if "maps" in batch:
         maps = batch["maps"]
         mixed = (1 - share) * target + share * maps
@@ -96,18 +127,10 @@ def _heatmap(network: PoseNetwork, features: Tensor, batch: Batch, share: float)
 
 
 def _nerpe(
-    network: PoseNetwork,
-    features: Tensor,
-    batch: Batch,
-    share: float,
-    samples: int,
-    generator: torch.Generator,
+    network: PoseNetwork, features: Tensor, batch: Batch, share: float, positions: Tensor
 ) -> Tensor:
-    """Half the mean square of all four neighbours' predictions (MODELS 2.1)."""
+    """Half the mean square of every neighbour's prediction at (B, Q, 2) (MODELS 2.1)."""
     head, codec = network.nerpe, network.shape.nerpe
-    positions = stratified(
-        len(features), (head.columns, head.rows), samples, generator, features.device
-    )
     target = codec.encode(batch["points"], positions)  # (B, Q, K)
     weight = batch["visible"][:, None, :].to(target.dtype)
     if "maps" in batch:
@@ -123,28 +146,41 @@ def _nerpe(
     return 0.5 * torch.mean((values - target[:, None]).square() * weight[:, None])
 
 
-def stratified(
+def sampled(
     batch: int,
     cells: tuple[int, int],
     samples: int,
     generator: torch.Generator,
     device: torch.device,
+    how: Sampling = "uniform",
 ) -> Tensor:
-    """Random positions, `samples` (a square number) in each cell, one in each sub-square.
+    """Random positions, `samples` in each cell.
+
+    Args:
+        batch: B.
+        cells: (columns, rows).
+        samples: NerPE's N_Z.
+        generator: of the positions.
+        device: of the result.
+        how: `uniform` draws one in each of a cell's sub-squares, `random` anywhere in the cell.
 
     Returns:
         (B, columns * rows * samples, 2), normalised.
 
     Raises:
-        ValueError: `samples` is not a square.
+        ValueError: `uniform`, and `samples` is not a square.
     """
     side = round(samples**0.5)
-    if side * side != samples:
+    if how == "random":
+        side, copies = 1, samples
+    elif side * side == samples:
+        copies = 1
+    else:
         raise ValueError(f"samples {samples} is not a square number")
     columns, rows = cells[0] * side, cells[1] * side
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    corner = torch.stack([column, row], dim=-1).reshape(1, -1, 2)
-    inside = torch.rand((batch, columns * rows, 2), generator=generator)
+    corner = torch.stack([column, row], dim=-1).reshape(1, -1, 2).repeat(1, copies, 1)
+    inside = torch.rand((batch, columns * rows * copies, 2), generator=generator)
     size = torch.tensor([columns, rows], dtype=torch.float32)
     positions: Tensor = (corner + inside - size / 2) / (max(columns, rows) / 2)
     return positions.to(device)

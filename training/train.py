@@ -106,10 +106,8 @@ def start_network(experiment: Experiment) -> PoseNetwork:
     network = PoseNetwork(experiment.shape)
     if experiment.start is not None and isinstance(network.encoder, TinyPoseTrunk):
         own_head = load_pp_tinypose(network.encoder, experiment.start)
-        with torch.no_grad():
-            network.heatmap.joints.weight.copy_(own_head["weight"])
-            assert network.heatmap.joints.bias is not None
-            network.heatmap.joints.bias.copy_(own_head["bias"])
+        if "heatmap" in experiment.shape.heads:
+            network.heatmap.get_submodule("joints").load_state_dict(own_head)
     if experiment.fold:
         fold_batch_norm(network.encoder)
     return network
@@ -203,7 +201,7 @@ class _Run:
         batches = self._batches(data)
         log_file = experiment.folder / "log.csv" if _rank() == 0 else Path(os.devnull)
         if _rank() == 0:
-            begin_log(log_file, self.step)
+            begin_log(log_file, self.step, list(self.network.shape.heads))
         log = log_file.open("a", newline="")
         writer = csv.writer(log)
         started, first = time.monotonic(), self.step
@@ -222,6 +220,7 @@ class _Run:
                 losses = pose_losses(
                     self.network, features, batch,
                     teacher_share=share, samples=experiment.samples, generator=generator,
+                    simcc=experiment.simcc_loss, sampling=experiment.sampling,
                 )  # fmt: skip
                 self.optimizer.zero_grad()
                 torch.autograd.backward(weighted(losses, experiment.losses))

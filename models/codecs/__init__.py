@@ -8,5 +8,6 @@ from models.codecs.decoded import Decoded
 from models.codecs.heatmap import HeatmapCodec
 from models.codecs.nerpe import NerpeCodec
 from models.codecs.simcc import SimccCodec
+from models.codecs.simcc_labels import GAUSSIAN, SimccLabels
 
-__all__ = ["Decoded", "HeatmapCodec", "NerpeCodec", "SimccCodec"]
+__all__ = ["GAUSSIAN", "Decoded", "HeatmapCodec", "NerpeCodec", "SimccCodec", "SimccLabels"]

@@ -32,16 +32,19 @@ class NerpeCodec:
 
     Attributes:
         size: of the crop (width, height), px.
-        sigma: of the Gaussian targets, normalised.
+        sigma: of the targets, normalised; a Laplace one's scale b.
+        target: what a perfect field has at a distance d of the joint, peak 1: `gaussian`,
+            exp(-d^2 / 2 sigma^2), or `laplace`, exp(-d / sigma).
     """
 
     size: Size
     sigma: float
+    target: Literal["gaussian", "laplace"] = "gaussian"
 
     decodes = get_args(NerpeDecode)
 
     def encode(self, points: Array, positions: Array) -> Array:
-        """What a perfect field has at the positions: exp(-d^2 / 2 sigma^2), peak 1.
+        """What a perfect field has at the positions.
 
         Args:
             points: (B, K, 2) joints, crop px.
@@ -52,7 +55,8 @@ class NerpeCodec:
         """
         xp = namespace(points, positions)
         offset = positions[:, :, None, :] - normalise(points, self.size)[:, None, :, :]
-        return xp.exp(-xp.sum(offset**2, axis=-1) / (2 * self.sigma**2))
+        square = xp.sum(offset**2, axis=-1) / self.sigma**2
+        return xp.exp(-square / 2 if self.target == "gaussian" else -xp.sqrt(square))
 
     def lattice(self, resolution: int) -> Size:
         """(columns, rows) with `resolution` samples along the longer side, pitch the same."""

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 from models.arrays import Array, namespace
 from models.codecs.decoded import Decoded
+from models.codecs.simcc_labels import GAUSSIAN, SimccLabels
 from models.geometry import Size
 
 SimccDecode = Literal["expectation", "argmax"]
@@ -21,12 +22,14 @@ class SimccCodec:
     Attributes:
         size: of the crop (width, height), px.
         split: bins a pixel, the paper's k.
-        sigma: of the Gaussian labels (x, y), bins.
+        sigma: of the labels (x, y), bins; also those of an `equal` label, for its windows.
+        labels: their form.
     """
 
     size: Size
     split: float
     sigma: tuple[float, float]
+    labels: SimccLabels = GAUSSIAN
 
     decodes = get_args(SimccDecode)
 
@@ -36,7 +39,7 @@ class SimccCodec:
         return int(self.size[0] * self.split), int(self.size[1] * self.split)
 
     def encode(self, points: Array, visible: Array) -> tuple[Array, Array, Array]:
-        """Gaussian labels in the paper's form: centre not rounded, not renormalised at the border.
+        """What a perfect head would answer.
 
         Args:
             points: (..., 2) float, crop px.
@@ -44,17 +47,14 @@ class SimccCodec:
 
         Returns:
             Labels x (..., Nx) and y (..., Ny), weights (...): 0 where the joint is not visible or
-            all of its label (3 sigma) lies outside the crop. MODELS 1.2, `generate_sa_simdr`.
+            all of its label lies outside the crop.
         """
         xp = namespace(points)
-        labels = []
-        inside = visible
+        labels, inside = [], visible
         for axis, (count, sigma) in enumerate(zip(self.bins, self.sigma, strict=True)):
-            center = points[..., axis] * self.split
-            bins = xp.arange(count, dtype=points.dtype, device=points.device)
-            offset = (bins - center[..., None]) / sigma
-            labels.append(xp.exp(-0.5 * offset**2) / (sigma * math.sqrt(2 * math.pi)))
-            inside = inside & (center > -3 * sigma) & (center < count - 1 + 3 * sigma)
+            label, on_axis = self.labels.encode(points[..., axis] * self.split, count, sigma)
+            labels.append(label)
+            inside = inside & on_axis
         return labels[0], labels[1], xp.astype(inside, points.dtype)
 
     def decode(
@@ -85,7 +85,7 @@ class SimccCodec:
                 near = xp.where(xp.abs(offset) <= math.ceil(window * sigma), probability, 0.0)
                 position = position + xp.sum(offset * near, axis=-1) / xp.sum(near, axis=-1)
             axes.append(position / self.split)
-            scores.append(xp.max(probability, axis=-1) * (sigma * math.sqrt(2 * math.pi)))
+            scores.append(xp.max(probability, axis=-1) / self.labels.peak(sigma))
         return Decoded(xp.stack(axes, axis=-1), xp.clip(xp.minimum(scores[0], scores[1]), 0.0, 1.0))
 
     def spread(self, x: Array, y: Array, points: Array) -> Array:

@@ -8,6 +8,7 @@ from timm.models import FeatureInfo
 from torch import Tensor, nn
 
 from models.networks.tinypose import TinyPoseTrunk
+from models.networks.tokenpose import TokenPoseEncoder
 
 
 class TimmEncoder(nn.Module):
@@ -64,23 +65,57 @@ def _feature_info(body: nn.Module) -> FeatureInfo:
     return info
 
 
-Encoder = TinyPoseTrunk | TimmEncoder
-"""(B, 3, H, W) normalised RGB to (B, channels, H/stride, W/stride)."""
+class HighResolutionEncoder(nn.Module):
+    """HRNet's finest branch, as pose networks take it: the others end unread, and unbuilt."""
+
+    stride = 4
+
+    def __init__(self, width: int) -> None:
+        """Build it; `width` is the finest branch's channels: 18, 30, 32, 40, 44, 48 or 64."""
+        super().__init__()
+        self.channels = width
+        body = timm.create_model(f"hrnet_w{width}")
+        for part in ("incre_modules", "downsamp_modules", "final_layer", "classifier"):
+            setattr(body, part, None)
+        last = body.get_submodule("stage4")[-1]  # type: ignore[index]
+        last.fuse_layers = last.fuse_layers[:1]
+        self.body = body
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) to (B, width, H/4, W/4)."""
+        finest: Tensor = self.body.forward_features(image)[0]  # type: ignore[operator]
+        return finest
 
 
-def build_encoder(name: str) -> Encoder:
-    """`tinypose`, or `timm:<model>:<stride>`.
+Encoder = TinyPoseTrunk | TimmEncoder | HighResolutionEncoder | TokenPoseEncoder
+"""(B, 3, H, W) normalised RGB to features (B, channels, h, w)."""
+
+
+def build_encoder(name: str, joints: int = 17) -> Encoder:
+    """An encoder by its name.
+
+    Args:
+        name: `tinypose`, `hrnet:<width>`, `tokenpose:<w>x<h>` (patches on a quarter of the crop:
+            1x1 for 64x64, 2x2 for 128x128, 3x4 for 192x256) or `timm:<model>:<stride>`.
+        joints: K, which TokenPose has tokens of.
 
     Raises:
-        ValueError: neither.
+        ValueError: none of these.
     """
-    if name == "tinypose":
-        return TinyPoseTrunk()
     kind, _, rest = name.partition(":")
-    model, _, stride = rest.rpartition(":")
-    if kind == "timm" and model and stride.isdigit():
-        return TimmEncoder(model, stride=int(stride))
-    raise ValueError(f"encoder {name!r}: ask for tinypose or timm:<model>:<stride>")
+    match kind, rest.split("x" if kind == "tokenpose" else ":"):
+        case "tinypose", [""]:
+            return TinyPoseTrunk()
+        case "hrnet", [width] if f"hrnet_w{width}" in timm.list_models("hrnet_w*"):
+            return HighResolutionEncoder(int(width))
+        case "tokenpose", [width, height] if width.isdigit() and height.isdigit():
+            return TokenPoseEncoder(joints, (int(width), int(height)))
+        case "timm", [model, stride] if model and stride.isdigit():
+            return TimmEncoder(model, stride=int(stride))
+    raise ValueError(
+        f"encoder {name!r}: ask for tinypose or timm:<model>:<stride>, hrnet:<width>, "
+        "tokenpose:<w>x<h>"
+    )
 
 
 class Normalise(nn.Module):

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
-from models.codecs import HeatmapCodec, NerpeCodec, SimccCodec
+from models.codecs import GAUSSIAN, HeatmapCodec, NerpeCodec, SimccCodec, SimccLabels
 from models.geometry import CropMatrix, Size
 from models.networks.encoders import Normalise, build_encoder
-from models.networks.heads import HeatmapHead, NerpeHead, SimccHead
+from models.networks.gau import GauSimccHead
+from models.networks.heads import HeatmapHead, SimccHead
+from models.networks.nerpe import Doubling, NerpeHead
+from models.networks.tokenpose import (
+    PatchMap,
+    TokenHeatmapHead,
+    TokenPoseEncoder,
+    TokenSimccHead,
+)
+
+HeadName = Literal["simcc", "heatmap", "nerpe"]
+HEADS: tuple[HeadName, ...] = ("simcc", "heatmap", "nerpe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +33,24 @@ class PoseShape:
         size: of the crop (width, height).
         joints: K.
         matrix: how boxes become crops.
-        simcc: its codec; likewise `heatmap` and `nerpe`.
+        heads: which it has.
+        simcc_split: bins a pixel, the paper's k.
+        simcc_sigma: of the labels (x, y), bins.
+        simcc_labels: their form.
+        simcc_attention: RTMPose's head, whose joints attend to each other, in place of SimCC's.
         simcc_deconvs: before the SimCC head.
+        simcc_maps: a joint, before SimCC's linear layers.
+        heatmap_sigma: of the labels, cells.
+        heatmap_rounded: centre labels on cells, as SimpleBaseline does.
         heatmap_deconvs: before the heatmap head.
         cells: NerPE's grid (columns, rows).
+        nerpe_sigma: of its targets, normalised; a Laplace one's scale b.
+        nerpe_target: their form.
         nerpe_width: channels of a cell's feature.
         nerpe_hidden: widths of its MLP.
+        nerpe_entry: a convolution before features are halved, as published.
+        nerpe_doubling: of features coarser than the cells.
+        nerpe_ensemble: blend the predictions of the four nearest cells.
         sinusoids: octaves of the encoded position.
     """
 
@@ -34,15 +58,24 @@ class PoseShape:
     size: Size = (192, 256)
     joints: int = 17
     matrix: CropMatrix = "udp"
+    heads: tuple[HeadName, ...] = HEADS
     simcc_split: float = 2
     simcc_sigma: tuple[float, float] = (4.9, 5.66)
+    simcc_labels: SimccLabels = GAUSSIAN
+    simcc_attention: bool = False
     simcc_deconvs: int = 0
+    simcc_maps: int = 1
     heatmap_sigma: float = 2.0
+    heatmap_rounded: bool = False
     heatmap_deconvs: int = 0
     cells: Size = (12, 16)
     nerpe_sigma: float = 0.06
+    nerpe_target: Literal["gaussian", "laplace"] = "gaussian"
     nerpe_width: int = 128
     nerpe_hidden: tuple[int, ...] = (128, 128, 64)
+    nerpe_entry: bool = False
+    nerpe_doubling: Doubling = "nearest"
+    nerpe_ensemble: bool = True
     sinusoids: int = 0
 
     def grid(self, stride: int) -> Size:
@@ -52,12 +85,12 @@ class PoseShape:
     @property
     def simcc(self) -> SimccCodec:
         """Of the SimCC head."""
-        return SimccCodec(self.size, self.simcc_split, self.simcc_sigma)
+        return SimccCodec(self.size, self.simcc_split, self.simcc_sigma, self.simcc_labels)
 
     @property
     def nerpe(self) -> NerpeCodec:
         """Of the NerPE head."""
-        return NerpeCodec(self.size, self.nerpe_sigma)
+        return NerpeCodec(self.size, self.nerpe_sigma, self.nerpe_target)
 
     def heatmap(self, stride: int) -> HeatmapCodec:
         """Of the heatmap head on features of a stride."""
@@ -66,24 +99,62 @@ class PoseShape:
 
 
 class PoseNetwork(nn.Module):
-    """(B, H, W, 3) uint8 crops to features, features to each head's raw values."""
+    """(B, H, W, 3) uint8 crops to features, features to each head's raw values.
+
+    Attributes:
+        simcc: there if its shape's `heads` name it; likewise `heatmap` and `nerpe`.
+    """
+
+    simcc: SimccHead | GauSimccHead | TokenSimccHead
+    heatmap: HeatmapHead | TokenHeatmapHead
+    nerpe: NerpeHead
 
     def __init__(self, shape: PoseShape) -> None:
         super().__init__()
         self.shape = shape
         self.normalise = Normalise()
-        self.encoder = build_encoder(shape.encoder)
-        channels, stride = self.encoder.channels, self.encoder.stride
-        grid = shape.grid(stride)
-        self.heatmap_codec = shape.heatmap(stride)
-        self.simcc = SimccHead(
-            channels, grid, shape.joints, shape.simcc.bins, deconvs=shape.simcc_deconvs
-        )
-        self.heatmap = HeatmapHead(channels, shape.joints, deconvs=shape.heatmap_deconvs)
-        self.nerpe = NerpeHead(
-            channels, grid, shape.cells, shape.joints,
-            hidden=shape.nerpe_hidden, width=shape.nerpe_width, sinusoids=shape.sinusoids,
+        self.encoder = build_encoder(shape.encoder, shape.joints)
+        self.heatmap_codec = shape.heatmap(self.encoder.stride)
+        if "simcc" in shape.heads:
+            self.simcc = self._simcc()
+        if "heatmap" in shape.heads:
+            self.heatmap = self._heatmap()
+        if "nerpe" in shape.heads:
+            self.nerpe = self._nerpe()
+
+    def _simcc(self) -> SimccHead | GauSimccHead | TokenSimccHead:
+        shape, channels = self.shape, self.encoder.channels
+        grid, bins = shape.grid(self.encoder.stride), shape.simcc.bins
+        if isinstance(self.encoder, TokenPoseEncoder):
+            return TokenSimccHead(shape.joints, bins)
+        if shape.simcc_attention:
+            return GauSimccHead(channels, grid, shape.joints, bins)
+        return SimccHead(
+            channels, grid, shape.joints, bins,
+            deconvs=shape.simcc_deconvs, maps=shape.simcc_maps,
         )  # fmt: skip
+
+    def _heatmap(self) -> HeatmapHead | TokenHeatmapHead:
+        joints = self.shape.joints
+        if isinstance(self.encoder, TokenPoseEncoder):
+            return TokenHeatmapHead(joints, self.heatmap_codec.grid)
+        return HeatmapHead(self.encoder.channels, joints, deconvs=self.shape.heatmap_deconvs)
+
+    def _nerpe(self) -> NerpeHead:
+        shape, grid = self.shape, self.shape.grid(self.encoder.stride)
+        before: nn.Module | None = None
+        if isinstance(self.encoder, TokenPoseEncoder):
+            grid = grid[0] // self.encoder.patch[0], grid[1] // self.encoder.patch[1]
+            before = PatchMap(shape.joints, grid)
+        head = NerpeHead(
+            self.encoder.channels, grid, shape.cells, shape.joints,
+            hidden=shape.nerpe_hidden, width=shape.nerpe_width, sinusoids=shape.sinusoids,
+            entry=shape.nerpe_entry, doubling=shape.nerpe_doubling,
+            ensemble=shape.nerpe_ensemble,
+        )  # fmt: skip
+        if before is not None:
+            head.zoom.insert(0, before)
+        return head
 
     def encode(self, crops: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 to (B, C, h, w)."""

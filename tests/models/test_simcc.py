@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.codecs import SimccCodec
+from models.codecs import SimccCodec, SimccLabels
 from models.keypoints import COCO17
 
 SIZE = (192, 256)
@@ -58,6 +58,50 @@ def test_a_joint_weighs_while_some_of_its_label_is_inside(
     point: tuple[float, float], visible: bool, weight: float
 ) -> None:
     assert CODEC.encode(np.array(point), np.array(visible))[2] == weight
+
+
+def _label(labels: SimccLabels, u: float, sigma: float = 6.0) -> Any:  # noqa: ANN401
+    x, _, weight = SimccCodec(SIZE, 2, (sigma, sigma), labels).encode(
+        np.array([u, 50.0]), np.array(True)
+    )
+    return x, float(weight)
+
+
+def test_mmpose_s_labels_are_centred_on_a_bin() -> None:
+    x, _ = _label(SimccLabels(form="mmpose"), 50.3)
+    np.testing.assert_allclose(x[[101, 100, 95]], [0.066490, 0.065573, 0.040328], atol=5e-7)
+    x, _ = _label(SimccLabels(form="mmpose", normalised=False), 50.3, 4.9)
+    np.testing.assert_allclose(x[[101, 100, 96]], [1, 0.979391, 0.594154], atol=5e-7)
+    assert x.sum() == pytest.approx(12.282479, abs=5e-6)
+
+
+def test_laplace_labels_fall_off_as_an_exponential() -> None:
+    x, _ = _label(SimccLabels("laplace"), 50.3)
+    np.testing.assert_allclose(x[[100, 101]], [0.075403, 0.077959], atol=5e-7)
+    assert x.sum() == pytest.approx(0.998982, abs=5e-7)
+
+
+@pytest.mark.parametrize(
+    ("u", "hit", "weight"), [(50.3, 101, 1), (50.25, 100, 1), (191.8, 383, 0), (-0.3, 0, 0)]
+)
+def test_equal_labels_hold_one_bin_and_share_the_rest(u: float, hit: int, weight: float) -> None:
+    x, found = _label(SimccLabels("equal"), u)
+    assert found == weight
+    assert x[hit] == pytest.approx(0.9)
+    assert np.delete(x, hit) == pytest.approx(0.1 / 383)
+    assert x.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [SimccLabels("equal", smoothing=0.2), SimccLabels("laplace"), SimccLabels(form="mmpose")],
+    ids=lambda labels: f"{labels.kind}-{labels.form}",
+)
+def test_a_perfect_answer_scores_one_under_every_label(labels: SimccLabels) -> None:
+    codec = SimccCodec(SIZE, 2, (6.0, 6.0), labels)
+    decoded = codec.decode(*_labels(codec, np.array([[[50.0, 70.5]]])), "argmax")
+    np.testing.assert_allclose(decoded.points, [[[50.0, 70.5]]])
+    assert decoded.scores[0, 0] == pytest.approx(1, abs=0.003)
 
 
 @pytest.mark.parametrize(

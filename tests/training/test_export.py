@@ -1,6 +1,8 @@
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 from torch import nn
 
 from models.bundle import Bundle, BundleError, load_bundle
+from models.codecs import SimccLabels
 from models.engines import Engine, load_engine
 from models.networks.pose import PoseNetwork, PoseShape
 from models.pose import PoseModel
@@ -153,6 +156,14 @@ def test_a_graph_that_differs_is_not_written(
     monkeypatch.setattr(export, "TOLERANCE", -1.0)
     with pytest.raises(ExportError, match=r"encoder\.onnx differs from torch by .*; not written"):
         _export(network, copied)
+
+
+@pytest.mark.parametrize("changes", [{"heads": ("nerpe",)}, {"simcc_labels": SimccLabels("equal")}])
+def test_what_no_manifest_describes_is_not_exported(changes: Any, tmp_path: Path) -> None:  # noqa: ANN401
+    network = PoseNetwork(replace(SHAPE, **changes))
+    with pytest.raises(ExportError, match="a bundle has the heads simcc, heatmap, nerpe"):
+        export_bundle(network, tmp_path / "b", name="b", recipe="r", serving=SERVING, accuracy={})
+    assert not list(tmp_path.iterdir())
 
 
 def test_weights_that_are_not_finite_are_not_written(network: PoseNetwork, copied: Path) -> None:

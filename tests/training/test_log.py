@@ -2,10 +2,11 @@ from pathlib import Path
 
 import pytest
 
+from models.networks.pose import HEADS
 from training.errors import DataError
 from training.log import COLUMNS, begin_log, read_log, training_seconds
 
-HEADER = ",".join(COLUMNS)
+HEADER = ",".join((*COLUMNS, *HEADS))
 
 
 @pytest.fixture

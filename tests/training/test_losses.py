@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from models.networks.pose import PoseNetwork, PoseShape
-from training.config import LossWeights
-from training.losses import Batch, pose_losses, stratified, weighted
+from training.config import LossWeights, SimccLoss
+from training.losses import Batch, divergence, pose_losses, sampled, weighted
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -253,7 +254,7 @@ def test_a_joint_that_nobody_saw_is_spread_over_the_axis(batch: Batch) -> None:
 @pytest.mark.parametrize(("cells", "samples"), [((4, 4), 1), ((6, 8), 4), ((12, 16), 9)])
 def test_every_sub_square_of_every_cell_is_asked_once(cells: tuple[int, int], samples: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    positions = stratified(3, cells, samples, generator, torch.device("cpu"))
+    positions = sampled(3, cells, samples, generator, torch.device("cpu"))
     side = math.isqrt(samples)
     assert positions.shape == (3, cells[0] * cells[1] * samples, 2)
     size = torch.tensor(cells) * side
@@ -262,10 +263,63 @@ def test_every_sub_square_of_every_cell_is_asked_once(cells: tuple[int, int], sa
         assert len({tuple(at) for at in crop.tolist()}) == len(crop)
         assert crop.min() >= 0
         assert (crop < size).all()
-    other = stratified(3, cells, samples, generator, torch.device("cpu"))
+    other = sampled(3, cells, samples, generator, torch.device("cpu"))
     assert not torch.equal(positions, other)
 
 
 def test_samples_that_fill_no_square_are_refused() -> None:
     with pytest.raises(ValueError, match="samples 3 is not a square number"):
-        stratified(1, (4, 4), 3, torch.Generator(), torch.device("cpu"))
+        sampled(1, (4, 4), 3, torch.Generator(), torch.device("cpu"))
+
+
+def test_random_positions_fill_their_cells_with_any_number() -> None:
+    generator = torch.Generator().manual_seed(0)
+    positions = sampled(50, (2, 4), 6, generator, torch.device("cpu"), "random")
+    assert positions.shape == (50, 2 * 4 * 6, 2)
+    cell = ((positions + torch.tensor([0.5, 1.0])) / 0.5).floor()
+    counts = (cell[..., 1] * 2 + cell[..., 0]).flatten().long().bincount()
+    assert counts.tolist() == [50 * 6] * 8
+    # In no square of its own: some quarter of a cell stays empty, which `uniform` never leaves.
+    quarters = ((positions[0] + torch.tensor([0.5, 1.0])) / 0.25).floor()
+    assert len(np.unique(quarters.numpy(), axis=0)) < 32
+
+
+# SimCC's divergence in its published forms
+
+Z, T = torch.tensor([1.0, 2.0, 3.0, 0.0]), torch.tensor([0.1, 0.2, 0.6, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("form", "one", "batch"),
+    # One axis of one joint; then x and y of two joints of two people, one of the four hidden.
+    [("summed", 0.05129, None), ("mean", 0.012822, 0.019234), ("mmpose", 0.012822, 0.038467)],
+)
+def test_the_divergence_is_each_publication_s(form: Any, one: float, batch: float | None) -> None:  # noqa: ANN401
+    how = SimccLoss(form=form)
+    found = divergence(Z[None, None], T[None, None], torch.ones((1, 1)), how)
+    assert found.item() == pytest.approx(one, abs=2e-6)
+    if batch is not None:
+        weight = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
+        axis = divergence(Z.expand(2, 2, 4), T.expand(2, 2, 4), weight, how)
+        assert 2 * axis.item() == pytest.approx(batch, abs=2e-6)
+
+
+def test_equal_labels_summed_divergence_is_the_published_one() -> None:
+    label = torch.tensor([0.1 / 3, 0.1 / 3, 0.9, 0.1 / 3])
+    weight = torch.ones((1, 1))
+    for form, expected in (("summed", 0.205245), ("mean", 0.051311)):
+        found = divergence(Z[None, None], label[None, None], weight, SimccLoss(form=form))
+        assert found.item() == pytest.approx(expected, abs=2e-6)
+
+
+def test_rtmpose_s_loss_sharpens_labels_and_logits() -> None:
+    logits, label = torch.tensor([0.1, 0.2, 0.3, 0.0]), torch.tensor([0.0, 0.5, 1.0, 0.5])
+    how = SimccLoss(form="mmpose", beta=10, label_beta=10)
+    found = divergence(logits[None, None], label[None, None], torch.ones((1, 1)), how)
+    assert found.item() == pytest.approx(0.096628, abs=2e-6)
+
+
+def test_a_network_with_one_head_has_one_loss(batch: Batch) -> None:
+    network = PoseNetwork(replace(SHAPE, heads=("nerpe",)))
+    assert list(_losses(network, batch)) == ["nerpe"]
+    assert not hasattr(network, "simcc")
