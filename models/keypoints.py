@@ -110,4 +110,47 @@ LSP14 = KeypointSet(
     ),
 )  # fmt: skip
 
-KEYPOINT_SETS = {keypoints.name: keypoints for keypoints in (COCO17, LSP14)}
+CROWDPOSE14 = KeypointSet(
+    name="crowdpose14",
+    names=(
+        "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist",
+        "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+        "right_ankle", "head", "neck",
+    ),
+    skeleton=(
+        ("head", "neck"), ("neck", "left_shoulder"), ("neck", "right_shoulder"),
+        ("left_shoulder", "left_elbow"), ("left_elbow", "left_wrist"),
+        ("right_shoulder", "right_elbow"), ("right_elbow", "right_wrist"),
+        ("left_shoulder", "left_hip"), ("right_shoulder", "right_hip"), ("left_hip", "right_hip"),
+        ("left_hip", "left_knee"), ("left_knee", "left_ankle"), ("right_hip", "right_knee"),
+        ("right_knee", "right_ankle"),
+    ),
+    sigmas=(
+        0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089,
+        0.079, 0.079,
+    ),
+)  # fmt: skip
+
+MPII16 = KeypointSet(
+    name="mpii16",
+    names=(
+        "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "pelvis",
+        "thorax", "neck", "head_top", "right_wrist", "right_elbow", "right_shoulder",
+        "left_shoulder", "left_elbow", "left_wrist",
+    ),
+    skeleton=(
+        ("right_ankle", "right_knee"), ("right_knee", "right_hip"), ("right_hip", "pelvis"),
+        ("pelvis", "left_hip"), ("left_hip", "left_knee"), ("left_knee", "left_ankle"),
+        ("pelvis", "thorax"), ("thorax", "neck"), ("neck", "head_top"),
+        ("right_wrist", "right_elbow"), ("right_elbow", "right_shoulder"),
+        ("right_shoulder", "thorax"), ("thorax", "left_shoulder"),
+        ("left_shoulder", "left_elbow"), ("left_elbow", "left_wrist"),
+    ),
+    # MPII has no OKS: COCO's constants for the shared joints, the hips' and the neck's between.
+    sigmas=(
+        0.089, 0.087, 0.107, 0.107, 0.087, 0.089, 0.107, 0.079, 0.079, 0.079, 0.062, 0.072,
+        0.079, 0.079, 0.072, 0.062,
+    ),
+)  # fmt: skip
+
+KEYPOINT_SETS = {keypoints.name: keypoints for keypoints in (COCO17, LSP14, CROWDPOSE14, MPII16)}

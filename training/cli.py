@@ -137,6 +137,9 @@ def evaluate(
     detector: Annotated[
         str | None, typer.Option(help="finds the people; the labels' boxes where there is none")
     ] = None,
+    boxes: Annotated[
+        Path | None, typer.Option(help="a COCO results file of a detector, in its place")
+    ] = None,
     flip: Annotated[bool, typer.Option(help="with the mirrored crops")] = False,
     standard: Annotated[
         int | None, typer.Option(help="also NerPE's `standard` decode at this resolution: slow")
@@ -144,6 +147,7 @@ def evaluate(
     data: Data = DATA,
 ) -> None:
     """Measure every head and decode; the figures go into `evaluation.json` beside the weights."""
+    from training.data.boxes import read_boxes
     from training.evaluate import evaluate as measure
     from training.evaluate import readings_of
     from training.evaluation import record
@@ -152,7 +156,9 @@ def evaluate(
     from training.truth import read_truth
 
     model = _pose(bundle)
-    finder = load_detector(detector) if detector else None
+    if detector and boxes:
+        raise typer.BadParameter("one of --detector and --boxes")
+    finder = load_detector(detector) if detector else read_boxes(boxes) if boxes else None
     truth = read_truth(data, split)
     truth = truth.complete() if finder else truth.with_people()
     measured = measure(

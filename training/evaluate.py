@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from models.formats import coco
 from models.keypoints import COCO17
 from models.pose import PoseModel
 from models.predictor import Encoded, Person, Predictor
+from training.data.boxes import DetectorBoxes
 from training.data.images import read_image
 from training.errors import DataError
 from training.evaluation import GROUND_TRUTH, Figures
@@ -72,7 +73,7 @@ def readings_of(model: PoseModel, *, standard: int | None = None) -> list[Readin
 
 def evaluate(
     model: PoseModel,
-    detector: Detector | None,
+    detector: Detector | DetectorBoxes | None,
     truth: Truth,
     *,
     readings: Sequence[Reading] | None = None,
@@ -83,8 +84,8 @@ def evaluate(
 
     Args:
         model: of the COCO keypoint set.
-        detector: that finds the people, at most 20 a photo, as the service does; None for the
-            boxes of the labels.
+        detector: that finds the people, at most 20 a photo, as the service does, or what one found
+            elsewhere, of which all are looked at; None for the boxes of the labels.
         truth: the split.
         readings: heads and decodes; None for `readings_of(model)`.
         flip: average with the mirrored crops.
@@ -101,11 +102,12 @@ def evaluate(
         raise DataError(f"{model.name} has the keypoints {model.keypoints.name}, not coco17's")
     truth = truth.with_people() if detector is None else truth.complete()
     readings = readings_of(model) if readings is None else readings
-    predictor = Predictor(model, detector)
+    elsewhere = detector if isinstance(detector, DetectorBoxes) else None
+    predictor = Predictor(model, None if isinstance(detector, DetectorBoxes) else detector)
     people: dict[Reading, People] = {reading: [] for reading in readings}
     seconds = dict.fromkeys(readings, 0.0)
     started = time.monotonic()
-    for encoded in encoded_photos(predictor, truth, flip=flip):
+    for encoded in encoded_photos(predictor, truth, flip=flip, elsewhere=elsewhere):
         for reading in readings:
             begin = time.monotonic()
             read = predictor.read(
@@ -142,11 +144,19 @@ def evaluate(
     return measured
 
 
-def encoded_photos(predictor: Predictor, truth: Truth, *, flip: bool) -> Iterator[Encoded]:
-    """Each photo after the encoder: its labelled people, or those of the predictor's detector."""
+def encoded_photos(
+    predictor: Predictor, truth: Truth, *, flip: bool, elsewhere: DetectorBoxes | None = None
+) -> Iterator[Encoded]:
+    """Each photo after the encoder: its labelled people, or those that a detector found."""
     for photo in track(truth.photos, truth.split, console=_console, transient=True):
-        boxes = None if predictor.detector else [person.box for person in photo.people]
-        yield predictor.encode(read_image(photo.path), boxes=boxes, flip=flip)
+        image = read_image(photo.path)
+        if elsewhere:
+            boxes = elsewhere.by_image.get(photo.image_id, [])
+            # As found by the predictor's own detector: the same person twice is answered once.
+            yield replace(predictor.encode(image, boxes=boxes, flip=flip), detected=True)
+        else:
+            labelled = None if predictor.detector else [person.box for person in photo.people]
+            yield predictor.encode(image, boxes=labelled, flip=flip)
 
 
 def match_people(truth: Truth, people: People) -> KeypointMatches:

@@ -13,6 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from models.formats import CocoRow
+from models.keypoints import COCO17
 
 STATS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 """COCO's ten, in its order: by threshold of similarity, by size of the person."""
@@ -31,12 +32,18 @@ class KeypointMatches:
         stats: COCO's ten figures.
     """
 
-    def __init__(self, labels: dict[str, Any], rows: Sequence[CocoRow]) -> None:
+    def __init__(
+        self,
+        labels: dict[str, Any],
+        rows: Sequence[CocoRow],
+        sigmas: Sequence[float] = COCO17.sigmas,
+    ) -> None:
         """Match.
 
         Args:
             labels: a COCO keypoint file's content; all its images count, also those without rows.
             rows: the people found in them.
+            sigmas: OKS constants of the joints.
         """
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints as it goes
             truth = COCO()
@@ -45,6 +52,7 @@ class KeypointMatches:
             # loadRes refuses an empty list.
             found = truth.loadRes([dict(row) for row in rows]) if rows else COCO()
             evaluation = COCOeval(truth, found, "keypoints")
+            evaluation.params.kpt_oks_sigmas = np.asarray(sigmas)
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()

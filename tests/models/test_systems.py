@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
+from models.codecs.nerpe import NerpeDecode
 from models.networks import pose as module
 from models.networks.encoders import build_encoder
 from models.networks.gau import GauSimccHead
@@ -220,6 +222,46 @@ def test_cells_that_cannot_be_reached_are_refused(cells: tuple[int, int]) -> Non
 def test_an_unknown_width_of_hrnet_is_refused() -> None:
     with pytest.raises(ValueError, match="hrnet:33"):
         build_encoder("hrnet:33")
+
+
+# What they cost
+
+
+def test_nerpe_costs_what_its_figure_shows_at_every_resolution() -> None:
+    """MPII, 128 x 128: NerPE at 32, 64, 128 and NerPE-p at 32, 128, 512 (MODELS 2.3)."""
+    shape = replace(NERPE, encoder="hrnet:32", size=MIDDLE, joints=16, heads=("nerpe",))
+    with torch.device("meta"):
+        network = PoseNetwork(shape).eval()
+        crops = torch.zeros((1, 128, 128, 3), dtype=torch.uint8)
+        with FlopCounterMode(display=False) as counter:
+            network.encode(crops)
+    # The figure's own backbone, multiply-adds. Its layers add up to 8 % more, as HRNet-W32's do in
+    # every published table (7.1 G at 192x256, 7.6 counted).
+    backbone = 2.35
+    assert counter.get_total_flops() / 2e9 == pytest.approx(1.08 * backbone, abs=0.02)
+    head = network.nerpe
+    layers = (head.position, head.feature, *head.mlp)
+    mlp = sum(p.numel() for layer in layers for p in layer.parameters() if p.ndim > 1)
+    assert mlp == 140_800
+
+    def gflops(decode: NerpeDecode, resolution: int) -> float:
+        queries = 0
+
+        def field(points: Tensor) -> Tensor:
+            nonlocal queries
+            queries += points.shape[1]
+            return torch.zeros((*points.shape[:2], 16))
+
+        shape.nerpe.decode(field, torch.zeros(1), decode, resolution)
+        # The figure adds the decoder in operations: two a weight, at four neighbours.
+        return float(backbone + 8 * mlp * queries / 1e9)
+
+    for decode, published in (
+        ("standard", {32: 3.5, 64: 7.0, 128: 20.8}),
+        ("progressive", {32: 3.5, 128: 4.2, 512: 4.8}),
+    ):
+        for resolution, cost in published.items():
+            assert gflops(decode, resolution) == pytest.approx(cost, abs=0.06)  # type: ignore[arg-type]
 
 
 # The field: the ensemble has no seam, a cell alone has one

@@ -172,3 +172,10 @@ def test_measure_calibrates_first_and_writes_the_card_last(
         ("lspet/val", None, False),
     }
     assert "equivariance" in steps
+
+
+def test_a_detector_and_its_file_are_not_asked_for_at_once() -> None:
+    given = ["evaluate", "--detector", "person-n", "--boxes", "boxes.json"]
+    result = CliRunner().invoke(app, given)
+    assert result.exit_code == 2
+    assert "one of --detector and --boxes" in result.stderr

@@ -6,9 +6,11 @@ import pytest
 from models.bundle import BUNDLES, load_bundle
 from models.detectors import load_detector
 from models.engines import load_engine
+from models.geometry import Box
 from models.keypoints import COCO17
 from models.pose import PoseModel
 from models.predictor import Person, Pose
+from training.data.boxes import DetectorBoxes
 from training.data.split import is_dev
 from training.evaluate import Reading, evaluate, match_people, readings_of
 from training.evaluation import Evaluation, record
@@ -169,3 +171,33 @@ def test_another_keypoint_set_is_refused(model: PoseModel, few: Truth) -> None:
 
     with pytest.raises(ValueError, match="other"):
         evaluate(Other(), None, few)  # type: ignore[arg-type]
+
+
+def test_a_file_s_boxes_are_looked_at_as_a_detector_s(model: PoseModel, few: Truth) -> None:
+    reading = Reading("simcc", "argmax")
+    (plain,) = evaluate(model, None, few, readings=[reading], draws=2)
+    rows = {
+        photo.image_id: [
+            Box(box.x, box.y, box.width, box.height, 0.5)
+            for person in photo.people
+            for box in (person.box, person.box)
+        ]
+        for photo in few.photos[1:]
+    }
+    complete = few.of([photo for photo in few.photos if photo.complete])
+    (found,) = evaluate(model, DetectorBoxes("theirs", rows), complete, readings=[reading], draws=2)
+    assert found.figures.boxes == "theirs"
+    by_image = dict(zip((photo.image_id for photo in few.photos), plain.people, strict=True))
+    for photo, people in zip(complete.photos, found.people, strict=True):
+        # Each box was there twice and its person is answered once; a photo without boxes has none.
+        expected = by_image[photo.image_id] if photo.image_id in rows else []
+        assert len(people) <= len(expected)
+        assert bool(people) == bool(expected)
+        for person in people:
+            assert person.box.score == 0.5
+            (match,) = {
+                round(other.score, 6)
+                for other in expected
+                if other.box.x == person.box.x and other.box.width == person.box.width
+            }
+            assert person.score == pytest.approx(match / 2, abs=1e-6)
