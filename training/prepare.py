@@ -8,6 +8,7 @@ from rich.table import Table
 from models.keypoints import COCO17
 from training.config import DataSource, Experiment
 from training.data.annotations import LabelledSet, read_people
+from training.data.images import is_whole
 from training.data.split import is_dev
 from training.errors import DataError
 from training.teacher import observe
@@ -22,16 +23,18 @@ def prepare(experiment: Experiment) -> None:
         DataError: a file is not a COCO-style one, or a set has no one left.
     """
     experiment.folder.mkdir(parents=True, exist_ok=True)
-    table = Table("set", "split", "people", "labelled", "left out", title=experiment.name)
+    columns = ("set", "split", "people", "labelled", "left out", "mended")
+    table = Table(*columns, title=experiment.name)
     sets = [read_source(source) for source in (*experiment.train, experiment.dev)]
     for source, found in zip((*experiment.train, experiment.dev), sets, strict=True):
         if not found.people:
             raise DataError(f"{source.annotations} has no one to learn from: {found.rejected}")
         labelled = sum(bool(person.visibility.any()) for person in found.people)
-        left_out = ", ".join(f"{count} {reason}" for reason, count in found.rejected.items())
         table.add_row(
-            source.annotations.stem, source.split, str(len(found.people)), str(labelled), left_out
-        )
+            source.annotations.stem, source.split, str(len(found.people)), str(labelled),
+            *(", ".join(f"{count} {reason}" for reason, count in counts.items())
+              for counts in (found.rejected, found.mended)),
+        )  # fmt: skip
     console.print(table)
     if experiment.teachers is None:
         return
@@ -44,12 +47,12 @@ def prepare(experiment: Experiment) -> None:
 
 
 def read_source(source: DataSource) -> LabelledSet:
-    """The people of one set and split."""
+    """The people of one set and split whose photos can be read."""
 
     def wanted(image_id: int) -> bool:
         return source.split == "all" or is_dev(image_id) == (source.split == "dev")
 
-    return read_people(
+    found = read_people(
         source.annotations,
         source.images,
         COCO17,
@@ -57,3 +60,11 @@ def read_source(source: DataSource) -> LabelledSet:
         unlabelled=source.unlabelled,
         smallest=source.smallest,
     )
+    # Now, for preparation and training alike: a photo that cannot be read would end a run in its
+    # middle, and the teachers' rows are the people's.
+    whole = {path: is_whole(path) for path in {person.image for person in found.people}}
+    kept = [person for person in found.people if whole[person.image]]
+    if len(kept) < len(found.people):
+        found.rejected["broken picture"] = len(found.people) - len(kept)
+    found.people = kept
+    return found

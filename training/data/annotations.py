@@ -42,10 +42,17 @@ class LabelledPerson:
 
 @dataclass(slots=True)
 class LabelledSet:
-    """The people of a file that can be used, and a count of what cannot."""
+    """The people of a file that can be used, and a count of what cannot.
+
+    Attributes:
+        people: that are whole.
+        rejected: rows left out, by the reason.
+        mended: what was taken out of the others, by the reason.
+    """
 
     people: list[LabelledPerson] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
+    mended: Counter[str] = field(default_factory=Counter)
 
 
 def read_people(
@@ -82,11 +89,13 @@ def read_people(
     if sources == [None] * len(sources):
         raise DataError(f"{annotations} has no joint of {keypoints.name}")
     result = LabelledSet()
+    if len(photos) < len(content["images"]):
+        result.mended["duplicate image id"] = len(content["images"]) - len(photos)
     present = {path.name for path in images.iterdir()}
     seen: set[int] = set()
     for row in rows:
         try:
-            person = _read_person(row, photos, present, images, sources, len(names))
+            person, outside = _read_person(row, photos, present, images, sources, len(names))
         except _RowError as reason:
             result.rejected[str(reason)] += 1
             continue
@@ -102,6 +111,8 @@ def read_people(
             result.rejected["no labelled joint"] += 1
         else:
             result.people.append(person)
+            if outside:
+                result.mended["joint outside the image"] += outside
     return result
 
 
@@ -116,8 +127,11 @@ def _read_person(
     images: Path,
     sources: list[int | None],
     joints: int,
-) -> LabelledPerson:
-    """The person of a row of a file with so many joints, `sources` of which are ours."""
+) -> tuple[LabelledPerson, int]:
+    """The person of a row, and how many joints were labelled outside its photo.
+
+    The file has so many joints, `sources` of which are ours.
+    """
     if not isinstance(row, dict) or not isinstance(row.get("id"), int):
         raise _RowError("no id")
     if row.get("iscrowd"):
@@ -140,12 +154,15 @@ def _read_person(
             x, y, v = labels[3 * source : 3 * source + 3]
             if v not in (0, 1, 2):
                 raise _RowError("visibility other than 0, 1 and 2")
-            points[target] = x, y
-            # A joint labelled outside its photo is a mistake of the labels.
-            visibility[target] = v if -1 <= x <= width and -1 <= y <= height else 0
-    return LabelledPerson(
+            points[target], visibility[target] = (x, y), int(v)
+    # A joint labelled outside its photo is a mistake of the labels.
+    inside = ((points >= -1) & (points <= (width, height))).all(1)
+    outside = int(np.count_nonzero(visibility[~inside]))
+    visibility[~inside] = 0
+    person = LabelledPerson(
         images / photo["file_name"], photo["id"], row["id"], box, points, visibility
     )
+    return person, outside
 
 
 def _numbers(values: object, count: int) -> list[float]:
