@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.networks.pose import HEADS, HeadName, PoseShape
 from training.data.examples import Augmentation
@@ -52,6 +52,7 @@ class Schedule(_Strict):
 
     steps: int = Field(ge=1)
     batch: int = Field(32, ge=2)
+    parts: int = Field(1, ge=1, description="of a batch, one after the other: gradients add up")
     encoder_rate: float = 1e-4
     head_rate: float = 5e-4
     weight_decay: float = 0.01
@@ -59,6 +60,12 @@ class Schedule(_Strict):
     ramp: int = Field(30, ge=0, description="steps of rising rate")
     ema: float = Field(0.998, ge=0, lt=1)
     clip: float = Field(1.0, gt=0, description="of the gradient's norm")
+
+    @model_validator(mode="after")
+    def _even_parts(self) -> Schedule:
+        if self.batch % self.parts:
+            raise ValueError(f"a batch of {self.batch} has no {self.parts} equal parts")
+        return self
 
 
 class LossWeights(_Strict):

@@ -5,16 +5,64 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
 
 from models.files import write_whole
 from models.networks.pose import HEADS
+from training.config import Experiment
 from training.errors import DataError
+from training.order import rank
 
 COLUMNS = ("step", "seconds")
 """Before the losses; `seconds` starts anew where a run resumes."""
+
+
+class RunLog:
+    """A run's losses as they come: `log.csv`, and events for TensorBoard beside it.
+
+    Only the first of several processes writes.
+    """
+
+    def __init__(self, experiment: Experiment, step: int) -> None:
+        """Go on from the checkpoint of a step, 0 for none."""
+        self._file: TextIO | None = None
+        self._board: SummaryWriter | None = None
+        if rank() == 0:
+            path = experiment.folder / "log.csv"
+            begin_log(path, step, experiment.shape.heads)
+            self._file = path.open("a", newline="")
+            # Events after the checkpoint, which are taken again, are hidden from then on.
+            self._board = SummaryWriter(str(experiment.folder / "events"), purge_step=step + 1)
+
+    def write(self, step: int, seconds: float, losses: dict[str, Tensor], speed: float) -> None:
+        """One step's."""
+        if self._file is None or self._board is None:
+            return
+        values = {name: float(loss) for name, loss in losses.items()}
+        row = [step, f"{seconds:.1f}", *(f"{value:.6f}" for value in values.values())]
+        csv.writer(self._file).writerow(row)
+        for name, value in values.items():
+            self._board.add_scalar(f"loss/{name}", value, step)
+        self._board.add_scalar("crops a second", speed, step)
+
+    def flush(self) -> None:
+        """Before a checkpoint: what it counts on is on the disk."""
+        if self._file is not None and self._board is not None:
+            self._file.flush()
+            self._board.flush()
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._file is not None and self._board is not None:
+            self._file.close()
+            self._board.close()
 
 
 def begin_log(log: Path, step: int, heads: Sequence[str] = HEADS) -> None:

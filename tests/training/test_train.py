@@ -1,5 +1,6 @@
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import torch
 
 from models.networks.pose import PoseNetwork, PoseShape
 from tests.training.sets import row, write_set
-from training import train as module
+from training import order as module
+from training import run as stepping
 from training.config import (
     DataSource,
     Experiment,
@@ -24,7 +26,9 @@ from training.data.examples import Augmentation
 from training.errors import DataError
 from training.heads_alone import train_heads
 from training.losses import pose_losses
-from training.train import _rate, _Run, averaged_network, start_network, train, training_data
+from training.order import batches
+from training.run import Run, _rate
+from training.train import averaged_network, start_network, train, training_data
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -92,7 +96,7 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
 ) -> None:
     whole = train(configure(name="whole"))
     cut = configure(name="cut")
-    monkeypatch.setattr(module, "pose_losses", _fail_at(3))
+    monkeypatch.setattr(stepping, "pose_losses", _fail_at(3))
     with pytest.raises(_PowerCutError):
         train(cut)
     monkeypatch.undo()
@@ -112,7 +116,7 @@ def test_a_step_that_is_taken_again_is_in_the_log_once(
     configure: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = configure(schedule=Schedule(steps=4, batch=2, ramp=1), checkpoint_every=2)
-    monkeypatch.setattr(module, "pose_losses", _fail_at(4))
+    monkeypatch.setattr(stepping, "pose_losses", _fail_at(4))
     with pytest.raises(_PowerCutError):
         train(experiment)
     monkeypatch.undo()
@@ -171,7 +175,7 @@ def test_a_checkpoint_that_was_cut_off_leaves_the_last_one(
 ) -> None:
     experiment = configure()
     experiment.folder.mkdir(parents=True)
-    run = _Run(start_network(experiment), experiment, CPU)
+    run = Run(start_network(experiment), experiment, CPU)
     run.save(experiment.last)
     before = experiment.last.read_bytes()
 
@@ -218,18 +222,17 @@ def test_fewer_people_than_a_batch_are_refused(
         train(configure(**changes))
 
 
-def _order(experiment: Experiment, batches: int) -> list[list[int]]:
+def _order(experiment: Experiment, count: int) -> list[list[int]]:
     """The examples of the first batches, by which set they come from and their index."""
-    run = _Run(start_network(experiment), experiment, CPU)
-    stream = run._batches(training_data(experiment))
-    return [next(stream)["index"].tolist() for _ in range(batches)]
+    stream = batches(experiment, training_data(experiment), 0)
+    return [next(stream)["index"].tolist() for _ in range(count)]
 
 
 def test_an_epoch_shows_everyone_at_most_once_and_differs_from_the_next(
     configure: Callable[..., Experiment],
 ) -> None:
-    batches = _order(configure(), 20)
-    epochs = [batches[i] + batches[i + 1] for i in range(0, 20, 2)]
+    seen = _order(configure(), 20)
+    epochs = [seen[i] + seen[i + 1] for i in range(0, 20, 2)]
     assert all(len(set(epoch)) == 4 for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 5
     assert set().union(*epochs) == set(range(5))
@@ -242,8 +245,8 @@ def test_processes_share_each_batch_among_them(
     whole = _order(experiment, 6)
     parts = []
     for rank in range(2):
-        monkeypatch.setattr(module, "_world", lambda: 2)
-        monkeypatch.setattr(module, "_rank", lambda rank=rank: rank)
+        monkeypatch.setattr(module, "world", lambda: 2)
+        monkeypatch.setattr(module, "rank", lambda rank=rank: rank)
         parts.append(_order(experiment, 6))
     for batch, first, second in zip(whole, *parts, strict=True):
         assert len(first) == len(second) == 2
@@ -263,8 +266,7 @@ def test_sets_mix_by_their_weights_whatever_their_sizes(
         schedule=Schedule(steps=9, batch=7),
         augmentation=Augmentation(colour=0, cutout=0, scale=0, shift=0, half_body=0, rotation=0),
     )
-    run = _Run(start_network(experiment), experiment, CPU)
-    stream = run._batches(training_data(experiment))
+    stream = batches(experiment, training_data(experiment), 0)
     crops = torch.cat([next(stream)["crop"] for _ in range(60)])
     bright = (crops[:, 32, 2:62].float().mean((1, 2)) > 128).float().mean()
     assert bright.item() == pytest.approx(0.2, abs=0.06)
@@ -296,3 +298,31 @@ def test_settling_moves_the_chosen_head_alone(configure: Callable[..., Experimen
     after = torch.load(settled, weights_only=True)["ema"]
     moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert moved == {"nerpe"}
+
+
+def test_a_batch_in_parts_is_one_step_with_the_gradients_of_all(
+    configure: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The heatmap's loss is a mean over people and no batch norm learns: parts and whole agree.
+    shape = replace(SHAPE, heads=("heatmap",))
+    still = Augmentation(scale=0, rotation=0, shift=0, flip=False, half_body=0, colour=0, cutout=0)
+    ends = []
+    for parts in (1, 2):
+        experiment = configure(
+            name=f"parts-{parts}", shape=shape, augmentation=still,
+            schedule=Schedule(steps=2, batch=4, parts=parts, ramp=1),
+        )  # fmt: skip
+        ends.append(torch.load(train(experiment), weights_only=True))
+        with (experiment.folder / "log.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert list(rows[0]) == ["step", "seconds", "heatmap"]
+        assert len(rows) == 2
+        assert list((experiment.folder / "events").glob("events.out.tfevents.*"))
+    assert [end["step"] for end in ends] == [2, 2]
+    for name, whole in ends[0]["network"].items():
+        np.testing.assert_allclose(whole, ends[1]["network"][name], atol=2e-5, err_msg=name)
+
+
+def test_a_batch_that_does_not_part_evenly_is_refused() -> None:
+    with pytest.raises(ValueError, match="a batch of 4 has no 3 equal parts"):
+        Schedule(steps=1, batch=4, parts=3)

@@ -1,0 +1,158 @@
+"""Fine-tuning everything together: its state, its steps, its checkpoints."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils.data import ConcatDataset
+
+from models.files import replacing
+from models.networks.pose import PoseNetwork
+from training.config import Experiment
+from training.log import RunLog
+from training.losses import Batch, pose_losses, weighted
+from training.order import batches, rank, world
+from training.progress import console, note, progress_bar
+
+
+def write_checkpoint(path: Path, state: dict[str, object]) -> None:
+    """Whole or not at all."""
+    with replacing(path) as draft:
+        torch.save(state, draft)
+
+
+class Run:
+    """The state of fine-tuning: everything a checkpoint holds."""
+
+    def __init__(self, network: PoseNetwork, experiment: Experiment, device: torch.device) -> None:
+        self.network, self.experiment, self.device = network, experiment, device
+        self.ema = copy.deepcopy(network).eval()
+        plan = experiment.schedule
+        encoder = [p for n, p in network.named_parameters() if n.startswith("encoder.")]
+        heads = [p for n, p in network.named_parameters() if not n.startswith("encoder.")]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": encoder, "lr": plan.encoder_rate},
+                {"params": heads, "lr": plan.head_rate},
+            ],
+            weight_decay=plan.weight_decay,
+        )
+        self.rates = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: _rate(step, plan.steps, plan.ramp, plan.flat)
+        )
+        self.step = 0
+
+    def load(self, state: dict[str, dict[str, Tensor]]) -> None:
+        """Go on where a checkpoint left off."""
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.rates.load_state_dict(state["rates"])
+        self.step = int(state["step"])  # type: ignore[call-overload]
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint: whole or not at all."""
+        write_checkpoint(
+            path,
+            {
+                "network": self.network.state_dict(),
+                "ema": self.ema.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "rates": self.rates.state_dict(),
+                "step": self.step,
+            },
+        )
+
+    def fit(self, data: ConcatDataset[Batch], last: Path) -> None:
+        """Take the steps that are left."""
+        plan, experiment = self.experiment.schedule, self.experiment
+        stream = batches(experiment, data, self.step)
+        started, first, waited = time.monotonic(), self.step, 0.0
+        with progress_bar() as progress, RunLog(experiment, self.step) as log:
+            task = progress.add_task("train", total=plan.steps, completed=self.step, note="")
+            while self.step < plan.steps:
+                self.network.train()
+                if experiment.fold:
+                    self.network.encoder.eval()
+                # Positions depend on the step alone, so that a resumed run repeats none.
+                generator = torch.Generator().manual_seed(
+                    experiment.seed + self.step * world() + rank()
+                )
+                self.optimizer.zero_grad()
+                parts = []
+                for _ in range(plan.parts):
+                    asked = time.monotonic()
+                    batch = next(stream)
+                    waited += time.monotonic() - asked
+                    parts.append(self._accumulate(batch, generator))
+                losses = {
+                    name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]
+                }
+                self._share_gradients()
+                nn.utils.clip_grad_norm_(self.network.parameters(), plan.clip)
+                self.optimizer.step()
+                self.rates.step()
+                self.step += 1
+                self._average()
+                seconds = time.monotonic() - started
+                speed = (self.step - first) * plan.batch / seconds
+                log.write(self.step, seconds, losses, speed)
+                line = (
+                    f"{note(losses)} {speed:.1f} crops/s, {waited / seconds:.0%} waiting for data"
+                )
+                progress.update(task, advance=1, note=line)
+                due = self.step % experiment.checkpoint_every == 0 or self.step == plan.steps
+                if due and rank() == 0:
+                    log.flush()
+                    self.save(last)
+                    console.print(f"step {self.step} {line}")
+
+    def _accumulate(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Add a part's gradients to those of its step; returns its share of the losses."""
+        experiment = self.experiment
+        batch = {name: value.to(self.device) for name, value in batch.items()}
+        losses = pose_losses(
+            self.network, self.network.encode(batch["crop"]), batch,
+            teacher_share=experiment.teachers.share if experiment.teachers else 0.0,
+            samples=experiment.samples, generator=generator,
+            simcc=experiment.simcc_loss, sampling=experiment.sampling,
+        )  # fmt: skip
+        losses = {name: loss / experiment.schedule.parts for name, loss in losses.items()}
+        torch.autograd.backward(weighted(losses, experiment.losses))
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def _share_gradients(self) -> None:
+        """Each process has seen its part of the batch; all take the same step."""
+        if not dist.is_initialized():
+            return
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat, dist.ReduceOp.SUM)
+        start = 0
+        for gradient in gradients:
+            end = start + gradient.numel()
+            gradient.copy_(flat[start:end].view_as(gradient) / world())
+            start = end
+
+    def _average(self) -> None:
+        decay = min(self.experiment.schedule.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for mean, value in zip(
+                self.ema.state_dict().values(), self.network.state_dict().values(), strict=True
+            ):
+                if mean.is_floating_point():
+                    mean.lerp_(value, 1 - decay)
+                else:
+                    mean.copy_(value)
+
+
+def _rate(step: int, steps: int, ramp: int, flat: float) -> float:
+    if step < ramp:
+        return (step + 1) / ramp
+    through = (step - flat * steps) / max(1.0, (1 - flat) * steps)
+    return 1.0 if through <= 0 else 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, through)))
