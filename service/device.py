@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from models.engines import EngineAway
 from service.lanes import RECOVER_S
-from service.line import TURN_S, Batch, Line
+from service.line import TURN_S, Batch, Line, Visit
 from service.problems import DeadlineExceeded, EngineFailed, Overloaded, Problem
 
 logger = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ class Device:
             self._line.end_turn(visit)
         while batch.wanted(self._clock()):
             with self._wake:
-                other = self._line.form(self._clock(), before=visit)
+                other = self._next(before=visit)
             if other is None:
                 return
             self._hold(other)
@@ -140,10 +140,10 @@ class Device:
         with self._wake:
             # Woken without work as well, so that an idle device has a heartbeat.
             self._wake.wait_for(self._has_next, timeout=1)
-            self._beat = self._clock()
             if self.staged is not None and self.staged.preparing:
-                return True
-            batch, self.staged = self.staged or self._line.form(self._beat), None
+                return True  # without a heartbeat: who prepares for ever holds up everything
+            self._beat = self._clock()
+            batch = self._next()
         if batch is None:
             return not self._closing
         self._hold(batch)
@@ -153,6 +153,14 @@ class Device:
         if self.staged is not None:
             return not self.staged.preparing
         return self._closing or next(self._line.queued(), None) is not None
+
+    def _next(self, before: Visit | None = None) -> Batch | None:
+        """What is staged, else what waits; in the midst of a visit's long work nothing long."""
+        staged = self.staged
+        if staged is None or staged.preparing or (before is not None and staged.lane.pauses):
+            return self._line.form(self._clock(), before)
+        self.staged = None
+        return staged
 
     def _hold(self, batch: Batch) -> None:
         """Have a batch on the device, whatever comes of it."""

@@ -12,6 +12,9 @@ from service.costs import Cost
 T = TypeVar("T")
 R = TypeVar("R")
 
+Plans = list[tuple[float, int]]
+"""By how many wait, up to two full batches: seconds of the cheapest split, and a batch of it."""
+
 RECOVER_S = 30.0
 """After memory ran out: until the next larger batch is tried again."""
 
@@ -32,7 +35,7 @@ class Lane(Generic[T, R]):
         prepare: what the host does to a batch before the device can have it, told the bucket to
             fill up to.
         weigh: how much work an item is, in a unit of the lane's own.
-        pauses: its work is long and calls `Scheduler.pause` now and then, where others go first.
+        pauses: its work is long and calls `Device.pause` now and then, where others go first.
         cost: seconds of a batch on the device, by its work.
         preparing: seconds of preparing a batch, by its size.
     """
@@ -47,8 +50,7 @@ class Lane(Generic[T, R]):
     preparing: Cost = field(default_factory=Cost)
     _largest: int = field(default=0, init=False)
     _shrunk_at: float = field(default=0.0, init=False)
-    _planned: tuple[int, int] = field(default=(-1, 0), init=False)
-    _table: list[tuple[float, int]] = field(default_factory=list, init=False)
+    _planned: tuple[tuple[int, int], Plans] = field(default=((-1, 0), []), init=False)
 
     def __post_init__(self) -> None:
         self._largest = self.buckets[-1]
@@ -77,14 +79,16 @@ class Lane(Generic[T, R]):
 
     def share(self, item: T) -> float:
         """Seconds that an item adds to a full batch."""
-        return self.cost(self._largest * self.weigh(item)) / self._largest
+        largest = self._largest
+        return self.cost(largest * self.weigh(item)) / largest
 
     def first(self, waiting: int) -> int:
         """How many of `waiting` items go now: the largest batch of the split that costs least."""
-        if waiting > 2 * self._largest:
-            return self._largest
+        largest = self._largest
+        if waiting > 2 * largest:
+            return largest
         # The order of a split's batches is free: the largest first serves most, soonest.
-        first, left, plans = 0, waiting, self._plans()
+        first, left, plans = 0, waiting, self._plans(largest)
         while left > 0:
             first = max(first, plans[left][1])
             left -= plans[left][1]
@@ -92,16 +96,17 @@ class Lane(Generic[T, R]):
 
     def _split_s(self, count: int) -> float:
         """Seconds of all batches of the cheapest split."""
-        over = max(0, count // self._largest - 1)
-        return over * self.cost(self._largest) + self._plans()[count - over * self._largest][0]
+        largest = self._largest
+        over = max(0, count // largest - 1)
+        return over * self.cost(largest) + self._plans(largest)[count - over * largest][0]
 
-    def _plans(self) -> list[tuple[float, int]]:
-        """By how many wait, up to two full batches: seconds of the cheapest split, and a batch."""
-        known = self.cost.version, self._largest
-        if known != self._planned:
-            costs = {size: self.cost(size) for size in self.buckets if size <= self._largest}
+    def _plans(self, largest: int) -> Plans:
+        # Another thread may learn, or run out of memory, meanwhile: everything is read once.
+        known, plans = self._planned
+        if known != (asked := (self.cost.version, largest)):
+            costs = {size: self.cost(size) for size in self.buckets if size <= largest}
             plans = [(0.0, 0)]
-            for count in range(1, 2 * self._largest + 1):
+            for count in range(1, 2 * largest + 1):
                 fitting = [size for size in costs if size <= self.bucket(count)]
                 plans.append(
                     min(
@@ -109,8 +114,8 @@ class Lane(Generic[T, R]):
                         key=lambda plan: (plan[0], -plan[1]),
                     )
                 )
-            self._planned, self._table = known, plans
-        return self._table
+            self._planned = asked, plans
+        return plans
 
     def inputs(self, items: Sequence[T]) -> Any:  # noqa: ANN401
         """What `run` takes."""

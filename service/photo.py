@@ -27,7 +27,6 @@ class Task:
         min_box_score: instead of the detector's own.
         flip: average with the mirrored crop.
         picture: the photo is wanted back, with skeletons.
-        deadline: monotonic seconds.
         check_size: told the photo's (width, height), from its header; may refuse it.
     """
 
@@ -40,7 +39,6 @@ class Task:
     min_box_score: float | None
     flip: bool
     picture: bool
-    deadline: float
     check_size: Callable[[Size], None]
 
     @property

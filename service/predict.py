@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import io
 import json
-import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -140,7 +139,6 @@ class LocalPose:
             catalog,
             self._kind,
             images=1,
-            deadline=math.inf,
             answer_bytes=settings.answer_bytes,
         )
         self._predictor = Predictor(self._task.model, self._task.detector.detector)

@@ -101,6 +101,9 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._answer(BadRequest("the request cannot be parsed as HTTP/1.1; check what sends it"))
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """An upgrade is an offer that a server may leave (RFC 9110): nothing to warn of."""
+
     @property
     def _answering(self) -> bool:
         if self.cycle is None:

@@ -163,7 +163,9 @@ def _read(notes: Path) -> dict[str, str]:
         known = json.loads(notes.read_text())
     except (OSError, ValueError):
         return {}
-    return known if isinstance(known, dict) else {}
+    if not isinstance(known, dict):
+        return {}
+    return {key: name for key, name in known.items() if isinstance(name, str)}
 
 
 def _key(bundle: Bundle, threads: int | None) -> str:

@@ -140,9 +140,8 @@ async def post_heatmap(
         wish = Wish.of(query, model, accept_of(request))
         if wish.frame == "crop":
             wish.check_size((1, 1), most)
-        task = heatmap_task(
-            query, loaded.catalog, deadline=deadline, check_size=partial(wish.check_size, most=most)
-        )
+        check_size = partial(wish.check_size, most=most)
+        task = heatmap_task(query, loaded.catalog, check_size=check_size)
         seconds = sum(loaded.pipeline.forecast(task))
         with state.scheduler.admit(deadline, seconds) as visit:
             async with until(deadline):

@@ -14,7 +14,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.errors import problem_response
 from service.metrics import Metrics
-from service.problems import BodyTooLarge, EngineFailed, Overloaded, Problem, SlowBody, UnknownHost
+from service.problems import (
+    BadRequest,
+    BodyTooLarge,
+    EngineFailed,
+    Overloaded,
+    Problem,
+    SlowBody,
+    UnknownHost,
+)
 from service.timings import Timings
 from service.tracing import Tracing
 
@@ -86,7 +94,8 @@ class RequestContext:
 class HostCheck:
     """Refuses requests for other names: a page of another site must not reach this server.
 
-    Probes ask by address, so health stays open.
+    Probes ask by address, so health stays open. A request for two names is for nobody (RFC 9112):
+    a proxy before this server may have judged it by the other one.
     """
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str] | None) -> None:
@@ -95,13 +104,19 @@ class HostCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] == "http" and self._hosts is not None:
-            host = Headers(scope=scope).get("host", "").lower()
-            name = re.sub(r":\d+$", "", host)
-            if name not in self._hosts and scope["path"] not in ("/healthz", "/readyz"):
-                problem = UnknownHost(f"Host {host[:100]!r} is not in SUBPOSE_HOSTS; add it there")
-                return await problem_response(problem, scope)(scope, receive, send)
+        if scope["type"] == "http" and (problem := self._problem(scope)):
+            return await problem_response(problem, scope)(scope, receive, send)
         return await self._app(scope, receive, send)
+
+    def _problem(self, scope: Scope) -> Problem | None:
+        given = Headers(scope=scope).getlist("host")
+        if len(given) > 1:
+            return BadRequest(f"{len(given)} Host headers; send one")
+        host = "".join(given).lower()
+        name = re.sub(r":\d+$", "", host)
+        if self._hosts is None or name in self._hosts or scope["path"] in ("/healthz", "/readyz"):
+            return None
+        return UnknownHost(f"Host {host[:100]!r} is not in SUBPOSE_HOSTS; add it there")
 
 
 class BodyGuard:

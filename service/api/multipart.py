@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -10,6 +11,9 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
 from service.problems import BadMultipart
+
+# It warns of broken bodies, which whoever sent them is told of: not the server's log.
+logging.getLogger(MultipartParser.__module__).setLevel(logging.ERROR)
 
 REMEDY = "send each photo as a file part named `image`: curl -F image=@photo.jpg"
 

@@ -89,9 +89,8 @@ async def post_pose(
         loaded = state.loaded
         # Before the body is read: what goes together, and whether there is time at all.
         task_for = partial(
-            pose_task, query, loaded.catalog, kind, deadline=deadline,
-            answer_bytes=state.settings.answer_bytes,
-        )  # fmt: skip
+            pose_task, query, loaded.catalog, kind, answer_bytes=state.settings.answer_bytes
+        )
         seconds = sum(loaded.pipeline.forecast(task_for(images=1)))
         with state.scheduler.admit(deadline, seconds) as visit:
             async with until(deadline):

@@ -25,7 +25,6 @@ def pose_task(
     kind: str,
     *,
     images: int,
-    deadline: float,
     answer_bytes: int,
 ) -> Task:
     """What POST /pose is asked for.
@@ -35,7 +34,6 @@ def pose_task(
         catalog: what is served.
         kind: the answer's format.
         images: how many were posted.
-        deadline: monotonic seconds.
         answer_bytes: the most that an answer may have.
 
     Raises:
@@ -67,7 +65,6 @@ def pose_task(
         min_box_score=query.min_box_score,
         flip=query.flip,
         picture=kind == "png",
-        deadline=deadline,
         check_size=partial(_check_drawable, most=answer_bytes) if kind == "png" else _any_size,
     )
 
@@ -76,7 +73,6 @@ def heatmap_task(
     query: PostHeatmapQuery,
     catalog: Catalog,
     *,
-    deadline: float,
     check_size: Callable[[Size], None],
 ) -> Task:
     """What POST /heatmap is asked for: people's features, numbered as POST /pose does.
@@ -102,7 +98,6 @@ def heatmap_task(
         min_box_score=query.min_box_score,
         flip=query.flip,
         picture=False,
-        deadline=deadline,
         check_size=check_size,
     )
 

@@ -9,6 +9,7 @@ import pytest
 
 from service.server import port_of
 from tests.fakes import FakeHouse
+from tests.http import raw
 from tests.http.serving import Running, photo, running
 
 KEY = {"authorization": "Bearer one"}
@@ -89,6 +90,25 @@ def test_an_id_is_not_logged(client: httpx.Client, caplog: pytest.LogCaptureFixt
     ours = [record.getMessage() for record in caplog.records if record.name[:4] != "http"]
     assert not any(kept in message for message in ours)
     assert any("DELETE /pose/{id} 204" in message for message in ours)
+
+
+@pytest.mark.parametrize("upgrade", ["websocket", "h2c"])
+def test_what_a_stranger_sends_wrong_is_no_warning_in_the_log(
+    client: httpx.Client, caplog: pytest.LogCaptureFixture, upgrade: str
+) -> None:
+    offer = {"connection": "upgrade", "upgrade": upgrade}
+    assert client.get("/models", headers=offer).status_code == 200
+    body, kind = b"--b\r\n\r\nabc\r\n--b--\r\n", "multipart/form-data; boundary=another"
+    assert client.post("/pose", content=body, headers={"content-type": kind}).status_code == 400
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("hosts", ["localhost", "*"])
+def test_a_request_for_two_hosts_is_for_nobody(hosts: str) -> None:
+    with running(FakeHouse(), hosts=hosts, wait=False) as server, raw.connected(server) as sock:
+        sock.sendall(b"GET /models HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n")
+        status, _, body = raw.answer(sock)
+        assert (status, raw.code(body)) == (400, "bad_request")
 
 
 def test_server_timing_tells_the_stages(client: httpx.Client) -> None:

@@ -114,6 +114,19 @@ def test_other_weights_or_threads_are_measured_anew(
     assert (len(loaded), len(json.loads(notes.read_text()))) == ((1, 1) if same else (2, 2))
 
 
+@pytest.mark.parametrize("damage", [["onnxruntime"], {"a": 1}, 3, None, "nothing that is there"])
+def test_a_choice_that_is_no_engine_is_made_anew(
+    bundle: Bundle, real: Engine, install: Install, tmp_path: Path, damage: object
+) -> None:
+    notes = tmp_path / "engine.json"
+    install(Changed(real, "onnxruntime", rounds=3), Changed(real, "other"))
+    choose_engine(bundle, notes)
+    (key,) = json.loads(notes.read_text())
+    notes.write_text(json.dumps({key: damage}))
+    assert choose_engine(bundle, notes).name == "other"
+    assert json.loads(notes.read_text()) == {key: "other"}
+
+
 @pytest.mark.parametrize("content", ["", "[1]", "{"])
 def test_notes_that_cannot_be_read_are_written_anew(
     bundle: Bundle, real: Engine, install: Install, tmp_path: Path, content: str

@@ -92,9 +92,17 @@ class _Play:
         self.left_meanwhile = 0
 
     def meanwhile(self) -> None:
-        while self.left_meanwhile and self.todo and not isinstance(self.todo[0], Turn):
+        device = self.sim.scheduler.device
+        while self.left_meanwhile and self.todo:
+            action = self.todo[0]
+            if isinstance(action, Turn) and (device.staged or not action.stage):
+                return
             self.left_meanwhile -= 1
-            self.do(self.todo.popleft())
+            self.todo.popleft()
+            if isinstance(action, Turn):
+                device.stage()
+            else:
+                self.do(action)
 
     def do(self, action: Come | Leave | Wait | Turn) -> None:
         device = self.sim.scheduler.device

@@ -6,8 +6,10 @@ import pytest
 
 from models.engines import EngineAway
 from service.lanes import RECOVER_S, Lane
+from service.line import TURN_S
 from service.problems import EngineFailed, Overloaded
 from service.scheduler import Scheduler
+from tests.http.serving import until
 from tests.service.sim import FAR, Sim, threaded
 
 SECONDS = 30
@@ -192,6 +194,37 @@ def test_with_two_threads_preparing_does_not_wait_for_the_device() -> None:
         assert second.result(SECONDS).results == [2, 3]
 
 
+def test_what_was_prepared_during_long_work_goes_before_the_rest_of_it() -> None:
+    now, long_parts = [0.0], 100
+    scheduler = Scheduler(100, clock=lambda: now[0])
+    device = scheduler.device
+    parts: list[int] = []
+
+    def staged() -> bool:
+        return device.staged is not None and not device.staged.preparing
+
+    def run(items: Sequence[int]) -> Sequence[int]:
+        with scheduler._wake:
+            assert scheduler._wake.wait_for(staged, SECONDS)
+        for part in range(long_parts):
+            now[0] += 0.05
+            device.pause()
+            if short.done():
+                parts.append(part)
+                break
+        return items
+
+    long: Lane[int, int] = Lane("long", run, pauses=True)
+    full: Lane[int, int] = Lane("full", lambda items: items, (1, 2, 4))
+    with threaded(scheduler, ahead=True), scheduler.admit(FAR) as one, scheduler.admit(FAR) as two:
+        with scheduler._wake:  # both are there before the device looks
+            first = scheduler.submit(one, long, [0])
+            short = scheduler.submit(two, full, [1, 2, 3, 4])
+        assert short.result(SECONDS).results == [1, 2, 3, 4]
+        first.result(SECONDS)
+    assert parts == [round(TURN_S / 0.05) - 1], "as soon as the long one's turn was over"
+
+
 def test_busy_is_not_stuck_and_a_batch_far_beyond_its_cost_is() -> None:
     clock = [0.0]
     held, scheduler = Held(), Scheduler(100, clock=lambda: clock[0])
@@ -212,6 +245,34 @@ def test_busy_is_not_stuck_and_a_batch_far_beyond_its_cost_is() -> None:
         assert not scheduler.device.stuck(90.0)
         held.go.release()
         future.result(SECONDS)
+
+
+def test_who_prepares_for_ever_is_stuck() -> None:
+    clock, go = [0.0], threading.Event()
+    held, scheduler = Held(), Scheduler(100, clock=lambda: clock[0])
+
+    def hang(items: Sequence[int], size: int) -> Sequence[int]:
+        if threading.current_thread().name == "stage":
+            held.prepared.release()
+            assert go.wait(SECONDS)
+        return items
+
+    held.lane.prepare = hang
+    with threaded(scheduler, ahead=True), scheduler.admit(FAR) as visit:
+        first = scheduler.submit(visit, held.lane, [1])
+        assert held.entered.acquire(timeout=SECONDS)
+        second = scheduler.submit(visit, held.lane, [2])
+        assert held.prepared.acquire(timeout=SECONDS)
+        held.go.release()
+        first.result(SECONDS)
+        until(lambda: not scheduler.device.busy)
+        clock[0] = 100.0
+        scheduler.device.step()  # it waits for what is being prepared
+        assert scheduler.device.stuck(90.0)
+        held.go.release()
+        go.set()
+        second.result(SECONDS)
+        assert not scheduler.device.stuck(90.0)
 
 
 def test_when_its_thread_dies_the_device_is_stuck_and_nobody_waits_for_ever() -> None:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.costs import Cost
 from service.lanes import RECOVER_S, Lane
 
 BUCKETS = (1, 2, 4, 8)
@@ -65,6 +66,19 @@ def test_what_ran_out_of_memory_is_tried_again_after_a_while() -> None:
     assert made.largest == 4
     made.recover(now=100.0 + 2 * RECOVER_S)
     assert (made.largest, made.first(100)) == (8, 8)
+
+
+def test_memory_may_run_out_while_another_thread_asks_what_work_would_take() -> None:
+    made = lane(0.01, 0.001)
+
+    class Shrinking(Cost):
+        def __call__(self, work: float) -> float:
+            made.shrink(8, now=0.0)
+            return work
+
+    made.cost = Shrinking()
+    assert made.seconds([0] * 16) == 16
+    assert made.largest == 4
 
 
 def test_a_trial_is_learnt_from_and_takes_what_was_prepared() -> None:
