@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
-from models.engines import Engine, Floats
+from models.arrays import Array, namespace, to_numpy
+from models.engines import Engine
 
 QUERIES = {"cpu": 1 << 9}
 """By device the most positions of a call: what a core's own cache holds of their hidden layers."""
@@ -25,12 +23,13 @@ class NerpeField:
     def __init__(
         self,
         engine: Engine,
-        cells: Floats,
-        mirrored: Floats | None,
-        mirror: tuple[int, ...],
+        cells: Array,
+        mirrored: Array | None,
+        mirror: Sequence[int],
         check: Callable[[], None] = lambda: None,
     ) -> None:
-        self.engine, self.cells, self.mirrored, self.mirror = engine, cells, mirrored, mirror
+        self.engine, self.cells, self.mirrored = engine, cells, mirrored
+        self.mirror = list(mirror)
         self.check = check
 
     def __len__(self) -> int:
@@ -42,20 +41,24 @@ class NerpeField:
         mirrored = None if self.mirrored is None else self.mirrored[one]
         return NerpeField(self.engine, self.cells[one], mirrored, self.mirror, self.check)
 
-    def __call__(self, points: NDArray[np.floating]) -> Floats:
-        """(B, Q, 2) normalised to (B, Q, K), a bounded number of positions at a time."""
-        points = np.ascontiguousarray(points, np.float32)
+    def __call__(self, points: Array) -> Array:
+        """(B, Q, 2) normalised to (B, Q, K), a bounded number of positions at a time.
+
+        Values are of the kind of the positions: numpy's for numpy's, wherever the engine has them.
+        """
+        xp = namespace(points)
+        points = xp.astype(points, xp.float32, copy=False)
         most = QUERIES.get(self.engine.device, MOST_QUERIES)
         step = max(1, most // max(1, len(self.cells)))
         parts = [self._part(points[:, i : i + step]) for i in range(0, points.shape[1], step)]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        return parts[0] if len(parts) == 1 else xp.concat(parts, axis=1)
 
-    def _part(self, points: Floats) -> Floats:
+    def _part(self, points: Array) -> Array:
         self.check()
         values = self.engine.field(self.cells, points)
-        if self.mirrored is None:
-            return values
-        # The exact mirror image of a position has the opposite x (MODELS 3.3).
-        opposite = points * np.array([-1, 1], np.float32)
-        other = self.engine.field(self.mirrored, opposite)[..., list(self.mirror)]
-        return np.asarray((values + other) / 2, np.float32)
+        if self.mirrored is not None:
+            # The exact mirror image of a position has the opposite x (MODELS 3.3).
+            xp = namespace(points)
+            opposite = xp.stack([-points[..., 0], points[..., 1]], axis=-1)
+            values = (values + self.engine.field(self.mirrored, opposite)[..., self.mirror]) / 2
+        return values if namespace(points) is namespace(values) else to_numpy(values)

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 import numpy as np
 from numpy.typing import NDArray
 
-from models.arrays import Array
+from models.arrays import Array, namespace, to_numpy
 from models.bundle import Bundle, HeatmapSpec, NerpeSpec, SimccSpec
 from models.calibration import Calibration
 from models.codecs import Decoded, HeatmapCodec, NerpeCodec, SimccCodec
@@ -25,12 +25,12 @@ class Features:
     """What the encoder saw of a batch of crops, and, with flip, of their mirror images.
 
     Attributes:
-        plain: (B, C, h, w), float32, or float16 where kept.
+        plain: (B, C, h, w), float32 of the engine's kind, or numpy's float16 where kept.
         mirrored: the same of the mirrored crops, or None.
     """
 
-    plain: NDArray[np.floating]
-    mirrored: NDArray[np.floating] | None = None
+    plain: Array
+    mirrored: Array | None = None
 
     def __len__(self) -> int:
         return len(self.plain)
@@ -41,14 +41,17 @@ class Features:
     @property
     def nbytes(self) -> int:
         """Of the arrays."""
-        return self.plain.nbytes + (0 if self.mirrored is None else self.mirrored.nbytes)
+        return int(self.plain.nbytes + (0 if self.mirrored is None else self.mirrored.nbytes))
 
     def half(self) -> Features:
-        """A copy in half the precision, for keeping; it shares no memory with the batch."""
-        return Features(
-            self.plain.astype(np.float16),
-            None if self.mirrored is None else self.mirrored.astype(np.float16),
-        )
+        """A copy on the host in half the precision, for keeping; it shares no memory with this."""
+        return Features(_half(self.plain), None if self.mirrored is None else _half(self.mirrored))
+
+    @property
+    def finite(self) -> bool:
+        """Whether every number is one."""
+        parts = [self.plain] if self.mirrored is None else [self.plain, self.mirrored]
+        return all(bool(namespace(part).isfinite(part).all()) for part in parts)
 
     @staticmethod
     def stack(parts: Sequence[Features]) -> Features:
@@ -60,9 +63,9 @@ class Features:
         mirrored = [part.mirrored for part in parts if part.mirrored is not None]
         if mirrored and len(mirrored) < len(parts):
             raise ValueError("features with and without mirror images make no batch")
+        xp = namespace(parts[0].plain)
         return Features(
-            np.concatenate([part.plain for part in parts]),
-            np.concatenate(mirrored) if mirrored else None,
+            xp.concat([part.plain for part in parts]), xp.concat(mirrored) if mirrored else None
         )
 
 
@@ -141,6 +144,8 @@ class PoseModel:
     ) -> Decoded:
         """Joints of a batch.
 
+        It is done where the engine's arrays are; only the joints come to the host.
+
         Args:
             features: of B crops.
             head: one of `heads`.
@@ -169,18 +174,17 @@ class PoseModel:
             spec = self.manifest.heads.nerpe
             assert spec is not None
             field = self._field(features, check)
-            like = np.empty((len(features), 0), np.float32)
-            decoded = self._nerpe.decode(field, like, decode, resolution or spec.resolution)  # type: ignore[arg-type]
+            decoded = self._nerpe.decode(field, field.cells, decode, resolution or spec.resolution)  # type: ignore[arg-type]
             spread = partial(self._nerpe.spread, field)
         if calibration is None:
             if sigma:
                 raise ValueError(f"head {head!r} of {self.name} is not calibrated: it has no sigma")
-            return decoded
+            return decoded.on_host()
         return replace(
             decoded,
             scores=calibration.score(decoded.scores),
             sigmas=calibration.sigma(spread(decoded.points)) if sigma else None,
-        )
+        ).on_host()
 
     def calibration(self, head: str) -> Calibration | None:
         """What a head's scores and spreads are worth; None where that was not measured."""
@@ -241,14 +245,13 @@ class PoseModel:
         xs, ys = columns[inside_x], rows[inside_y]
         if len(xs) and len(ys) and chosen:
             if head == "simcc":
-                x, y = self._simcc_logits(features)
-                x, y = x[:, chosen], y[:, chosen]
+                x, y = (to_numpy(part)[:, chosen] for part in self._simcc_logits(features))
                 calibration = self.calibration(head)
                 scores = self._simcc.decode(x, y, "argmax").scores
                 scores = scores if calibration is None else calibration.score(scores)
                 values = self._simcc.field(x, y, xs, ys, scores)
             elif head == "heatmap":
-                values = self._heatmap.field(self._heatmaps(features)[:, chosen], xs, ys)
+                values = self._heatmap.field(to_numpy(self._heatmaps(features))[:, chosen], xs, ys)
             else:
                 values = sample_lattice(
                     self._field(features, check), self.size, xs, ys, chosen, exact=exact
@@ -258,7 +261,7 @@ class PoseModel:
             )
         return result
 
-    def _simcc_logits(self, features: Features) -> tuple[Floats, Floats]:
+    def _simcc_logits(self, features: Features) -> tuple[Array, Array]:
         x, y = self.engine.head("simcc", _single(features.plain))
         if features.mirrored is None:
             return x, y
@@ -266,13 +269,12 @@ class PoseModel:
         mirrored = self._simcc.unmirror(mirrored_x, mirrored_y, self.keypoints.mirror)
         return self._simcc.merge((x, y), mirrored)
 
-    def _heatmaps(self, features: Features) -> Floats:
+    def _heatmaps(self, features: Features) -> Array:
         (maps,) = self.engine.head("heatmap", _single(features.plain))
         if features.mirrored is None:
             return maps
         (mirrored,) = self.engine.head("heatmap", _single(features.mirrored))
-        merged = (maps + self._heatmap.unmirror(mirrored, self.keypoints.mirror)) / 2
-        return np.asarray(merged, np.float32)
+        return (maps + self._heatmap.unmirror(mirrored, self.keypoints.mirror)) / 2
 
     def _field(self, features: Features, check: Callable[[], None]) -> NerpeField:
         (cells,) = self.engine.head("nerpe", _single(features.plain))
@@ -282,5 +284,12 @@ class PoseModel:
         return NerpeField(self.engine, cells, mirrored, self.keypoints.mirror, check)
 
 
-def _single(features: NDArray[np.floating]) -> Floats:
-    return np.asarray(features, np.float32)
+def _single(features: Array) -> Array:
+    xp = namespace(features)
+    return xp.astype(features, xp.float32, copy=False)
+
+
+def _half(features: Array) -> NDArray[np.float16]:
+    # Halved first, so that half as much comes to the host.
+    xp = namespace(features)
+    return np.asarray(to_numpy(xp.astype(features, xp.float16, copy=True)), np.float16)

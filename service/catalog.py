@@ -86,12 +86,18 @@ def load_catalog(settings: Settings) -> Catalog:
                     engine=settings.engine,
                     device=settings.device,
                     threads=settings.threads,
+                    precision=settings.precision,
                     notes=settings.engine_file,
                     remote=Remote(settings.triton, settings.triton_seconds),
                 )
                 models[name] = PoseModel(bundle, engine)
             else:
-                detector = load_detector(bundle, device=settings.device, threads=settings.threads)
+                detector = load_detector(
+                    bundle,
+                    engine="torch" if settings.engine == "torch" else "onnxruntime",
+                    device=settings.device,
+                    threads=settings.threads,
+                )
                 detectors[name] = ServedDetector(name, detector, bundle)
     if settings.model not in models:
         known = ", ".join(models) or "none at all"

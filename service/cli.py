@@ -50,7 +50,10 @@ Detector = Annotated[
 Device = Annotated[str | None, typer.Option(help="cpu or cuda.", metavar="cpu|cuda")]
 Engine = Annotated[
     str | None,
-    typer.Option(help="Runtime of the pose models.", metavar="auto|onnxruntime|openvino|triton"),
+    typer.Option(
+        help="Runtime of the pose models.",
+        metavar="auto|onnxruntime|openvino|tensorrt|torch|triton",
+    ),
 ]
 Bundles = Annotated[list[Path] | None, typer.Option(help="Folder of bundles; may be repeated.")]
 Threads = Annotated[int | None, typer.Option(help="Of the engine.")]

@@ -42,7 +42,8 @@ def examine(settings: Settings) -> Iterator[Check]:
     """Every check, the cheap ones first."""
     yield _python()
     yield _engine_package()
-    yield _engine_device(settings)
+    if settings.engine != "torch":  # which has a device of its own, tried by the photo below
+        yield _engine_device(settings)
     yield _one_owner("cv2", keep="opencv-python-headless")
     yield _image_libraries()
     yield from _bundles(settings)

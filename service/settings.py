@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from models.bundle import BUNDLES
-from models.engines import EngineName
+from models.engines import EngineName, Precision
 
 PREFIX = "SUBPOSE_"
 
@@ -73,6 +73,11 @@ class Settings(BaseSettings):
     )
     engine_file: Path = Field(
         default_factory=_engine_file, description="where `auto` keeps what it found out"
+    )
+    precision: Precision = Field(
+        default="f32",
+        description="of engines `torch` and `tensorrt` (f16; `torch` also bf16); refused where it "
+        "moves joints",
     )
     triton: str = Field(default="127.0.0.1:8001", description="host:port of engine `triton`")
     triton_seconds: float = Field(

@@ -203,8 +203,8 @@ def run_field(
 
 
 def _finite(features: Features, decoded: dict[str, Decoded]) -> bool:
-    arrays = [features.plain] if features.mirrored is None else [features.plain, features.mirrored]
+    arrays = []
     for answer in decoded.values():
         arrays += [answer.points, answer.scores]
         arrays += [] if answer.sigmas is None else [answer.sigmas]
-    return all(bool(np.isfinite(array).all()) for array in arrays)
+    return features.finite and all(bool(np.isfinite(array).all()) for array in arrays)

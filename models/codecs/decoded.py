@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from models.arrays import Array
+from models.arrays import Array, to_numpy
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +28,10 @@ class Decoded:
         """Of some of the crops."""
         sigmas = None if self.sigmas is None else self.sigmas[rows]
         return Decoded(self.points[rows], self.scores[rows], self.resolution, sigmas)
+
+    def on_host(self) -> Decoded:
+        """The same as numpy arrays."""
+        sigmas = None if self.sigmas is None else to_numpy(self.sigmas)
+        return replace(
+            self, points=to_numpy(self.points), scores=to_numpy(self.scores), sigmas=sigmas
+        )

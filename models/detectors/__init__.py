@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,11 @@ class Detector(Protocol):
 
 
 def load_detector(
-    which: Bundle | str | Path, *, device: str = "cpu", threads: int | None = None
+    which: Bundle | str | Path,
+    *,
+    engine: Literal["onnxruntime", "torch"] = "onnxruntime",
+    device: str = "cpu",
+    threads: int | None = None,
 ) -> Detector:
     """Load a detector.
 
@@ -50,12 +54,13 @@ def load_detector(
         which: a bundle, the name of a committed one, the path of one, `whole`, or
             `ultralytics:<weights>`. The last imports AGPL code: pass a name on only from where
             such a choice may be made, never from a request.
+        engine: that runs a bundle's graph.
         device: `cpu` or `cuda`.
         threads: that one run may use; None leaves it to the engine.
 
     Raises:
         BundleError: no such detector, or its files are damaged.
-        EngineError: the device is missing.
+        EngineError: the engine or the device is missing.
     """
     if which == "whole":
         from models.detectors.whole import Whole
@@ -65,9 +70,13 @@ def load_detector(
         from models.detectors.ultralytics import Ultralytics
 
         return Ultralytics(which.removeprefix("ultralytics:"), device=device)
+    bundle = which if isinstance(which, Bundle) else load_bundle(_find(which))
+    if engine == "torch":
+        from models.detectors.torch import load_torch
+
+        return load_torch(bundle, device=device, threads=threads)
     from models.detectors.onnx import load_onnx
 
-    bundle = which if isinstance(which, Bundle) else load_bundle(_find(which))
     return load_onnx(bundle, device=device, threads=threads)
 
 

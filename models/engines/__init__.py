@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from models.arrays import Array
 from models.bundle import Bundle
 
 Floats = NDArray[np.float32]
@@ -25,6 +26,9 @@ class EngineAway(EngineError):  # noqa: N818
 class Engine(Protocol):
     """The verbs of a pose bundle. Safe to call from several threads.
 
+    It takes numpy arrays and those that it answered, which are float32 of its own kind: numpy, or
+    torch where they stay on its device. The codecs decode either.
+
     Attributes:
         name: of the runtime.
         device: the one it truly runs on.
@@ -33,11 +37,11 @@ class Engine(Protocol):
     name: str
     device: str
 
-    def encode(self, crops: NDArray[np.uint8]) -> Floats:
+    def encode(self, crops: NDArray[np.uint8]) -> Array:
         """(B, H, W, 3) RGB crops to (B, C, h, w) features."""
         ...
 
-    def head(self, name: str, features: Floats) -> tuple[Floats, ...]:
+    def head(self, name: str, features: Array) -> tuple[Array, ...]:
         """What a head emits of (B, C, h, w) features.
 
         `simcc`: logits (B, K, Nx) and (B, K, Ny); `heatmap`: (B, K, rows, columns); `nerpe`: its
@@ -45,12 +49,20 @@ class Engine(Protocol):
         """
         ...
 
-    def field(self, cells: Floats, points: Floats) -> Floats:
+    def field(self, cells: Array, points: Array) -> Array:
         """NerPE's values: cells and (B, Q, 2) normalised positions to (B, Q, K)."""
         ...
 
 
-EngineName = Literal["auto", "onnxruntime", "openvino", "triton"]
+EngineName = Literal["auto", "onnxruntime", "openvino", "tensorrt", "torch", "triton"]
+
+Precision = Literal["f32", "bf16", "f16"]
+
+PRECISIONS: dict[str, tuple[Precision, ...]] = {
+    "torch": ("f32", "bf16", "f16"),
+    "tensorrt": ("f32", "f16"),
+}
+"""By engine, where there is a choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +84,7 @@ def load_engine(
     engine: EngineName = "onnxruntime",
     device: str = "cpu",
     threads: int | None = None,
+    precision: Precision = "f32",
     notes: Path | None = None,
     remote: Remote | None = None,
 ) -> Engine:
@@ -82,6 +95,7 @@ def load_engine(
         engine: `auto` for the fastest one on this CPU, which is found out once.
         device: `cpu` or `cuda`.
         threads: of the CPU's arithmetic; None for one a core.
+        precision: of the arithmetic of `torch` (any) and `tensorrt` (f32, f16); others are f32.
         notes: the file in which `auto` keeps what it found out; None to keep nothing.
         remote: of engine `triton`; None for a server on this machine.
 
@@ -89,7 +103,17 @@ def load_engine(
         EngineError: the engine or the device is not there, or the engine is not accurate here. It
             is never replaced by another one.
     """
+    if precision not in PRECISIONS.get(engine, ("f32",)):
+        raise EngineError(f"engine {engine!r} does not compute in {precision}")
     # Each imports its runtime, which need not be installed.
+    if engine == "torch":
+        from models.engines.auto import load_torch
+
+        return load_torch(bundle, device=device, threads=threads, precision=precision)
+    if engine == "tensorrt":
+        from models.engines.auto import load_tensorrt
+
+        return load_tensorrt(bundle, device=device, precision=precision, notes=notes)
     if engine == "openvino":
         from models.engines.auto import load_openvino
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from models.bundle import Bundle
 from models.cores import available_cores
-from models.engines import Engine, EngineError
-from models.engines.onnx import OnnxEngine
+from models.engines import Engine, EngineError, Precision
+from models.engines.onnx import OnnxEngine, tensorrt_options
 from models.files import write_whole
 from models.pose import PoseModel
 
@@ -93,6 +93,36 @@ def load_openvino(bundle: Bundle, threads: int | None = None) -> Engine:
         raise EngineError("engine 'openvino' needs the extra `openvino`") from error
     reference = OnnxEngine(bundle, threads=threads)
     return accurate(OpenvinoEngine(bundle, threads=threads), bundle, reference)
+
+
+def load_torch(
+    bundle: Bundle, *, device: str, threads: int | None = None, precision: Precision = "f32"
+) -> Engine:
+    """torch, where it is accurate.
+
+    Raises:
+        EngineError: it or the device is not there, or the precision is not accurate.
+    """
+    try:
+        from models.engines.torch import TorchEngine
+    except ImportError as error:
+        raise EngineError("engine 'torch' needs the extra `torch`") from error
+    engine = TorchEngine(bundle, device=device, threads=threads, precision=precision)
+    return accurate(engine, bundle, OnnxEngine(bundle, threads=threads))
+
+
+def load_tensorrt(
+    bundle: Bundle, *, device: str, precision: Precision = "f32", notes: Path | None = None
+) -> Engine:
+    """ONNX Runtime's TensorRT provider, where it is accurate.
+
+    Raises:
+        EngineError: it or the device is not there, or the precision is not accurate.
+    """
+    if device != "cuda":
+        raise EngineError(f"engine 'tensorrt' runs on cuda only, not on {device!r}")
+    engine = OnnxEngine(bundle, device=device, tensorrt=tensorrt_options(precision, notes))
+    return accurate(engine, bundle, OnnxEngine(bundle))
 
 
 def installed(bundle: Bundle, threads: int | None) -> Engines:

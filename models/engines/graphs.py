@@ -9,10 +9,10 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from models.arrays import Array
 from models.bundle import Bundle
-from models.engines import Floats
 
-Run: TypeAlias = Callable[..., tuple[Floats, ...]]
+Run: TypeAlias = Callable[..., tuple[Array, ...]]
 """A graph: its inputs as arrays, in its order, to all its outputs. From any thread."""
 
 
@@ -36,14 +36,14 @@ class GraphEngine:
             self._heads["nerpe"] = open_graph(bundle.file(heads.nerpe.cells))
             self._field = open_graph(bundle.file(heads.nerpe.graph))
 
-    def encode(self, crops: NDArray[np.uint8]) -> Floats:
+    def encode(self, crops: NDArray[np.uint8]) -> Array:
         """See `Engine`."""
         return self._encoder(crops)[0]
 
-    def head(self, name: str, features: Floats) -> tuple[Floats, ...]:
+    def head(self, name: str, features: Array) -> tuple[Array, ...]:
         """See `Engine`."""
         return self._heads[name](features)
 
-    def field(self, cells: Floats, points: Floats) -> Floats:
+    def field(self, cells: Array, points: Array) -> Array:
         """See `Engine`."""
         return self._field(cells, points)[0]

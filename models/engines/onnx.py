@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,39 @@ from numpy.typing import NDArray
 
 from models.bundle import Bundle
 from models.cores import available_cores
-from models.engines import EngineError, Floats
+from models.engines import EngineError, Floats, Precision
 from models.engines.graphs import GraphEngine, Run
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
+TENSORRT = "TensorrtExecutionProvider"
+
+
+def tensorrt_options(precision: Precision, notes: Path | None) -> dict[str, str]:
+    """What the TensorRT provider is told.
+
+    Args:
+        precision: f32 or f16; the gate on joints decides whether f16 is accurate enough.
+        notes: a file beside which compiled graphs are kept, which take minutes to make;
+            None to keep none.
+    """
+    options = {"trt_fp16_enable": str(int(precision == "f16"))}
+    if notes is not None:
+        folder = str(notes.parent / "tensorrt")
+        options |= {
+            "trt_engine_cache_enable": "1", "trt_engine_cache_path": folder,
+            "trt_timing_cache_enable": "1", "trt_timing_cache_path": folder,
+        }  # fmt: skip
+    return options
+
+
 def open_session(
-    path: Path, *, device: str = "cpu", threads: int | None = None
+    path: Path,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    tensorrt: Mapping[str, str] | None = None,
 ) -> ort.InferenceSession:
     """One graph on one device.
 
@@ -25,6 +51,7 @@ def open_session(
         path: of the ONNX file.
         device: `cpu` or `cuda`.
         threads: of the CPU's arithmetic; None for one a core that is this process's.
+        tensorrt: options of its provider; None to do without it.
 
     Raises:
         EngineError: the device is not there, or the file is not a graph that runs.
@@ -32,11 +59,16 @@ def open_session(
     provider = PROVIDERS.get(device)
     if provider is None:
         raise EngineError(f"device {device!r} is not one of {', '.join(PROVIDERS)}")
-    if provider not in ort.get_available_providers():
-        raise EngineError(
-            f"device {device!r} needs ONNX Runtime's {provider}, which this installation lacks; "
-            "install the extra `gpu` in place of `cpu`"
-        )
+    settings = {"cudnn_conv_algo_search": "HEURISTIC"} if device == "cuda" else {}
+    providers: list[tuple[str, Mapping[str, str]]] = [(provider, settings)]
+    if tensorrt is not None:
+        providers.insert(0, (TENSORRT, tensorrt))
+    for needed, _ in reversed(providers):
+        if needed not in ort.get_available_providers():
+            raise EngineError(
+                f"device {device!r} needs ONNX Runtime's {needed}, which this installation lacks; "
+                "install the extra `gpu` in place of `cpu`"
+            )
     if device == "cuda":
         # CUDA and cuDNN of the wheels beside this one, which no loader's path names.
         ort.preload_dlls()
@@ -45,30 +77,38 @@ def open_session(
     # A thread that spins between runs takes a core from whoever decodes the next photo.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.intra_op_num_threads = threads or available_cores()
-    settings = {"cudnn_conv_algo_search": "HEURISTIC"} if device == "cuda" else {}
     try:
-        session = ort.InferenceSession(path, options, providers=[(provider, settings)])
+        session = ort.InferenceSession(path, options, providers=providers)
     except Exception as error:  # ONNX Runtime raises types of its own without a common base
         reason = str(error).splitlines()[0]
         raise EngineError(f"{path.name} cannot be loaded on {device}: {reason}") from error
-    if session.get_providers()[0] != provider:
+    started = session.get_providers()
+    if any(name not in started for name, _ in providers):
         # ONNX Runtime only logs when a provider fails to start, and goes on without it.
-        raise EngineError(f"device {device!r} was asked for but its driver did not start")
+        what = "TensorRT" if provider in started else f"device {device!r}"
+        raise EngineError(f"{what} was asked for but its driver did not start")
     return session
 
 
 class OnnxEngine(GraphEngine):
     """The graphs of a pose bundle as sessions."""
 
-    def __init__(self, bundle: Bundle, *, device: str = "cpu", threads: int | None = None) -> None:
-        """Load.
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        tensorrt: Mapping[str, str] | None = None,
+    ) -> None:
+        """Load, with the arguments of `open_session`.
 
         Raises:
             EngineError: the device is not there, or a graph does not run on it.
         """
 
         def open_graph(path: Path) -> Run:
-            session = open_session(path, device=device, threads=threads)
+            session = open_session(path, device=device, threads=threads, tensorrt=tensorrt)
             names = [node.name for node in session.get_inputs()]
 
             def run(*arrays: NDArray[np.generic]) -> tuple[Floats, ...]:
@@ -76,5 +116,6 @@ class OnnxEngine(GraphEngine):
 
             return run
 
+        name = "onnxruntime" if tensorrt is None else "onnxruntime-tensorrt"
         where = "cuda:0" if device == "cuda" else device
-        super().__init__(bundle, open_graph, name="onnxruntime", device=where)
+        super().__init__(bundle, open_graph, name=name, device=where)

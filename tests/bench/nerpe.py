@@ -53,7 +53,7 @@ class Counted:
     def field(self, cells: Floats, points: Floats) -> Floats:
         """As `Engine.field`."""
         self.positions += points.shape[0] * points.shape[1]
-        return self._field(cells, points)
+        return np.asarray(self._field(cells, points))
 
     def of(self, work: Callable[[], Any]) -> tuple[Any, float, int]:
         """A result, its milliseconds, its positions."""

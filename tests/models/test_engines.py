@@ -5,10 +5,11 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from models.arrays import to_numpy
 from models.bundle import BUNDLES, Bundle, BundleError, load_bundle
 from models.engines import Engine, EngineError, load_engine
 from models.engines.auto import sample_crops
-from models.engines.onnx import PROVIDERS, open_session
+from models.engines.onnx import PROVIDERS, TENSORRT, open_session, tensorrt_options
 
 no_cuda = pytest.mark.skipif(
     PROVIDERS["cuda"] in ort.get_available_providers(), reason="CUDA is installed here"
@@ -20,7 +21,7 @@ def bundle() -> Bundle:
     return load_bundle(BUNDLES / "pose-s")
 
 
-@pytest.fixture(scope="module", params=["onnxruntime", "openvino"])
+@pytest.fixture(scope="module", params=["onnxruntime", "openvino", "torch"])
 def engine(bundle: Bundle, request: pytest.FixtureRequest) -> Engine:
     pytest.importorskip(request.param)
     return load_engine(bundle, engine=request.param, threads=1)
@@ -37,7 +38,9 @@ def crops() -> np.ndarray:
 
 
 def test_an_engine_says_what_it_runs_on(bundle: Bundle, engine: Engine) -> None:
-    assert (engine.name, engine.device) in {("onnxruntime", "cpu"), ("openvino", "cpu")}
+    assert (engine.name, engine.device) in {
+        ("onnxruntime", "cpu"), ("openvino", "cpu"), ("torch", "cpu")
+    }  # fmt: skip
 
 
 def test_engines_answer_alike(
@@ -62,9 +65,9 @@ def test_engines_answer_alike(
 
 def test_what_an_engine_answered_stays(engine: Engine, crops: np.ndarray) -> None:
     first = engine.encode(crops)
-    before = first.copy()
+    before = to_numpy(first).copy()
     engine.encode(255 - crops)
-    np.testing.assert_array_equal(first, before)
+    np.testing.assert_array_equal(to_numpy(first), before)
 
 
 def test_graphs_answer_in_the_shapes_that_the_manifest_states(
@@ -87,8 +90,8 @@ def test_graphs_answer_in_the_shapes_that_the_manifest_states(
     values = engine.field(cells, np.zeros((3, 7, 2), np.float32))
     assert values.shape == (3, 7, 17)
     for array in (features, x, y, maps, cells, values):
-        assert array.dtype == np.float32
-        assert np.isfinite(array).all()
+        assert to_numpy(array).dtype == np.float32
+        assert np.isfinite(to_numpy(array)).all()
 
 
 def test_a_batch_answers_as_its_crops_alone_do(engine: Engine, crops: np.ndarray) -> None:
@@ -109,9 +112,9 @@ def test_a_batch_answers_as_its_crops_alone_do(engine: Engine, crops: np.ndarray
 def test_extreme_crops_stay_finite(engine: Engine) -> None:
     for value in (0, 255):
         features = engine.encode(np.full((1, 256, 192, 3), value, np.uint8))
-        assert np.isfinite(features).all()
+        assert np.isfinite(to_numpy(features)).all()
         for head in ("simcc", "heatmap", "nerpe"):
-            assert all(np.isfinite(part).all() for part in engine.head(head, features))
+            assert all(np.isfinite(to_numpy(part)).all() for part in engine.head(head, features))
 
 
 def test_several_threads_may_call_one_engine(engine: Engine, crops: np.ndarray) -> None:
@@ -125,6 +128,54 @@ def test_several_threads_may_call_one_engine(engine: Engine, crops: np.ndarray) 
 def test_openvino_is_no_engine_for_cuda(bundle: Bundle) -> None:
     with pytest.raises(EngineError, match="'openvino' runs on the cpu only"):
         load_engine(bundle, engine="openvino", device="cuda")
+
+
+def test_a_precision_that_an_engine_does_not_have_is_an_error(bundle: Bundle) -> None:
+    with pytest.raises(EngineError, match="'onnxruntime' does not compute in f16"):
+        load_engine(bundle, precision="f16")
+    with pytest.raises(EngineError, match="'tensorrt' does not compute in bf16"):
+        load_engine(bundle, engine="tensorrt", device="cuda", precision="bf16")
+
+
+def test_tensorrt_is_no_engine_for_the_cpu(bundle: Bundle) -> None:
+    with pytest.raises(EngineError, match="'tensorrt' runs on cuda only"):
+        load_engine(bundle, engine="tensorrt")
+
+
+@no_cuda
+def test_tensorrt_that_is_missing_is_an_error(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(EngineError, match=r"CUDAExecutionProvider.*extra `gpu`"):
+        load_engine(bundle, engine="tensorrt", device="cuda")
+    monkeypatch.setattr(ort, "get_available_providers", lambda: list(PROVIDERS.values()))
+    with pytest.raises(EngineError, match="TensorrtExecutionProvider, which this installation"):
+        load_engine(bundle, engine="tensorrt", device="cuda")
+
+
+@no_cuda
+def test_tensorrt_that_does_not_start_is_an_error_and_not_plain_cuda(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OnCuda:
+        def __init__(self, *_: object, providers: list[tuple[str, object]]) -> None:
+            assert [name for name, _ in providers] == [TENSORRT, PROVIDERS["cuda"]]
+
+        def get_providers(self) -> list[str]:
+            return [PROVIDERS["cuda"], PROVIDERS["cpu"]]
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [*PROVIDERS.values(), TENSORRT])
+    monkeypatch.setattr(ort, "preload_dlls", lambda: None)
+    monkeypatch.setattr(ort, "InferenceSession", OnCuda)
+    with pytest.raises(EngineError, match="TensorRT was asked for but its driver did not start"):
+        load_engine(bundle, engine="tensorrt", device="cuda")
+
+
+def test_what_tensorrt_compiled_is_kept_beside_the_notes(tmp_path: Path) -> None:
+    options = tensorrt_options("f16", tmp_path / "engine.json")
+    assert options["trt_fp16_enable"] == options["trt_engine_cache_enable"] == "1"
+    assert options["trt_engine_cache_path"] == str(tmp_path / "tensorrt")
+    assert tensorrt_options("f32", None) == {"trt_fp16_enable": "0"}
 
 
 @no_cuda

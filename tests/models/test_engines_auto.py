@@ -32,7 +32,7 @@ class Changed:
         return self.engine.head(name, features)
 
     def field(self, cells: Floats, points: Floats) -> Floats:
-        return self.engine.field(cells, points)
+        return np.asarray(self.engine.field(cells, points))
 
 
 @pytest.fixture(scope="module")

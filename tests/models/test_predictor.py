@@ -28,14 +28,14 @@ class Counting:
 
     def encode(self, crops: NDArray[np.uint8]) -> Floats:
         self.batches.append(len(crops))
-        return self.engine.encode(crops)
+        return np.asarray(self.engine.encode(crops))
 
     def head(self, name: str, features: Floats) -> tuple[Floats, ...]:
         self.heads.append(name)
         return self.engine.head(name, features)
 
     def field(self, cells: Floats, points: Floats) -> Floats:
-        return self.engine.field(cells, points)
+        return np.asarray(self.engine.field(cells, points))
 
 
 @dataclass
