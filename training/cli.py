@@ -90,7 +90,8 @@ def train(config: Config) -> None:
 def export(
     config: Config,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="the run's last one where none is named")
+        list[Path] | None,
+        typer.Option(help="the run's last one where none is named; the mean of several"),
     ] = None,
     folder: Annotated[
         Path | None, typer.Option(help="of the bundle; the committed one of the same name")
@@ -102,7 +103,7 @@ def export(
 
     experiment = load_experiment(config)
     manifest = export_bundle(
-        averaged_network(experiment, checkpoint or experiment.final),
+        averaged_network(experiment, checkpoint or [experiment.final]),
         folder or BUNDLES / experiment.name,
         name=experiment.name,
         recipe=f"{config.parent.name}/{config.name}",

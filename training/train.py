@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -108,10 +109,15 @@ def start_network(experiment: Experiment) -> PoseNetwork:
     return network
 
 
-def averaged_network(experiment: Experiment, checkpoint: Path) -> PoseNetwork:
-    """The averaged weights of a checkpoint."""
+def averaged_network(experiment: Experiment, checkpoints: Sequence[Path]) -> PoseNetwork:
+    """The averaged weights of a checkpoint; of several of one run, their mean (a model soup)."""
     network = _shaped(experiment)
-    network.load_state_dict(torch.load(checkpoint, weights_only=True)["ema"])
+    states = [torch.load(path, weights_only=True)["ema"] for path in checkpoints]
+    mean = {
+        name: torch.stack([state[name].double() for state in states]).mean(0).to(tensor.dtype)
+        for name, tensor in states[0].items()
+    }
+    network.load_state_dict(mean)
     return network.eval()
 
 

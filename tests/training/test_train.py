@@ -149,13 +149,27 @@ def test_training_moves_every_part_and_the_average_follows(
     for part in ("encoder", "simcc", "heatmap", "nerpe"):
         names = [n for n in start if n.startswith(part) and n.endswith("weight")]
         assert any(not torch.equal(start[n], state["network"][n]) for n in names), part
-    averaged = averaged_network(experiment, experiment.last)
+    averaged = averaged_network(experiment, [experiment.last])
     assert not averaged.training
     assert _equal(dict(averaged.state_dict()), dict(state["ema"]))
     name = "heatmap.joints.weight"
     moved = state["network"][name] - start[name]
     followed = state["ema"][name] - start[name]
     assert 0 < followed.norm() < moved.norm()
+
+
+def test_several_checkpoints_are_averaged(
+    configure: Callable[..., Experiment], tmp_path: Path
+) -> None:
+    experiment = configure()
+    train(experiment)
+    state = torch.load(experiment.last, weights_only=True)
+    raw = tmp_path / "raw.pt"
+    torch.save({"ema": state["network"]}, raw)
+    both = averaged_network(experiment, [experiment.last, raw]).state_dict()
+    for name, value in both.items():
+        expected = (state["ema"][name].double() + state["network"][name].double()) / 2
+        torch.testing.assert_close(value, expected.to(value.dtype))
 
 
 def test_the_losses_fall(configure: Callable[..., Experiment]) -> None:
