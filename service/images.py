@@ -25,6 +25,14 @@ LONGEST_SIDE = 32_766
 # Pillow's own limit would be judged before ours, which has the words for it.
 Image.MAX_IMAGE_PIXELS = None
 
+_LAYER_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2}
+"""Of Pillow's own image, by mode; 4 of any other, RGB too."""
+
+_WEBP_BYTES = 18
+"""libwebp has two canvases for what may be an animation, and hands over a third."""
+
+_STRIP_PIXELS = 1 << 18
+
 _quiet_lock = threading.Lock()
 
 
@@ -67,19 +75,18 @@ class PostedImage:
         self._data = data
         with _readable(), _quiet():
             self._image = Image.open(io.BytesIO(data), formats=[kind])
-        self.size = width, height = self._image.size
-        """Before EXIF's orientation is applied."""
+            self.size = width, height = self._image.size
+            """Before EXIF's orientation is applied."""
+            self.nbytes = width * height * _bytes_a_pixel(self._image)
+            """What decoding holds at its peak."""
         if width * height > most_pixels or max(width, height) > LONGEST_SIDE:
             raise TooManyPixels(
                 f"{width} x {height} pixels; at most {most_pixels / 1e6:g} megapixels and "
                 f"{LONGEST_SIDE} a side are taken: make it smaller"
             )
-        fast = kind == "JPEG" and self._image.mode == "RGB"
-        self.nbytes = width * height * (3 if fast else 12)
-        """What decoding holds at its peak: Pillow's way has the image in up to three layers."""
 
     def pixels(self) -> NDArray[np.uint8]:
-        """The image as it is meant to be seen: EXIF orientation applied, alpha over white.
+        """The image as it is meant to be seen, once: EXIF orientation applied, alpha over white.
 
         Returns:
             (H, W, 3) uint8 RGB, contiguous.
@@ -93,7 +100,8 @@ class PostedImage:
                 self._image.load()
                 pixels = _rgb(self._image)
             with _quiet():
-                orientation = self._image.getexif().get(ExifTags.Base.Orientation, 1)
+                orientation = _orientation(self._image)
+        del self._image  # its layer makes room for a turned one
         return np.ascontiguousarray(_upright(pixels, orientation))
 
     def _jpeg_pixels(self) -> NDArray[np.uint8] | None:
@@ -134,8 +142,32 @@ def _quiet() -> Iterator[None]:
         yield
 
 
+def _bytes_a_pixel(image: Image.Image) -> int:
+    """What decoding an image holds at its peak: Pillow's layer, ours, the decoder's own."""
+    layer = _LAYER_BYTES.get(image.mode, 4)
+    if image.format == "WEBP":
+        return _WEBP_BYTES
+    if image.format == "PNG":
+        return layer + 3
+    # A progressive file's coefficients are there as a whole before there is a pixel.
+    decoder = 2 * len(image.getbands()) if image.info.get("progressive") else 0
+    if image.mode != "RGB":
+        return decoder + layer + 3
+    return 3 + max(decoder, 0 if _orientation(image) == 1 else 3)
+
+
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """Any mode to (H, W, 3) uint8 RGB."""
+    """Any mode to (H, W, 3) uint8 RGB, a strip at a time: no layer but the result is whole."""
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        pixels[top:bottom] = _strip(image.crop((0, top, width, bottom)))
+    return pixels
+
+
+def _strip(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode.startswith("I"):
         # 16-bit grey: Pillow's own conversion clips at 255.
         wide = np.asarray(image).astype(np.float32)
@@ -146,6 +178,12 @@ def _rgb(image: Image.Image) -> NDArray[np.uint8]:
         page = Image.new("RGBA", layer.size, "white")
         image = Image.alpha_composite(page, layer)
     return np.asarray(image.convert("RGB"), np.uint8)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's, which JPEG has in its header and others perhaps behind the pixels."""
+    orientation: int = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return orientation
 
 
 def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from models.bundle import BundleError
 from models.engines import EngineError
 from service.app import create_app, create_metrics_app
+from service.memory import give_back_large_blocks
 from service.protocol import BoundedProtocol
 from service.settings import Settings
 from service.state import State
@@ -44,6 +45,7 @@ def serve(settings: Settings) -> int:
         The process' exit status: 0 after an orderly end.
     """
     logging.basicConfig(level=logging.INFO, format=_LOG)
+    give_back_large_blocks()
     server = Server(create_app(settings), settings)
     try:
         server.run()

@@ -2,21 +2,25 @@
 
 import io
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 from PIL import Image, ImageOps
 
 from service.doctor import SAMPLE
+from service.settings import Settings
 from tests.http.test_lifecycle import process
 
 MOST_MB = 700
+SPARE_MB = 100
 
 
-def peak_mb(pid: int) -> float:
+def held_mb(pid: int, which: str) -> float:
+    """VmRSS: now; VmHWM: at the peak."""
     status = Path(f"/proc/{pid}/status").read_text()
-    (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
-    return int(kilobytes) / 1000
+    (kilobytes,) = re.findall(which + r":\s+(\d+) kB", status)
+    return int(kilobytes) * 1024 / 1e6
 
 
 def test_lattices_and_large_heatmaps_stay_within_the_memory_of_a_small_machine() -> None:
@@ -37,4 +41,22 @@ def test_lattices_and_large_heatmaps_stay_within_the_memory_of_a_small_machine()
                 assert client.get("/heatmap", params=wish).status_code == 200
             every = {"id": kept, "head": "simcc", "resolution": 1024, "keypoint": "all"}
             assert len(client.get("/heatmap", params={**every, "format": "npy"}).content) > 5e7
-        assert peak_mb(server.process.pid) < MOST_MB
+        assert held_mb(server.process.pid, "VmHWM") < MOST_MB
+
+
+def test_two_large_pictures_with_alpha_hold_what_they_are_budgeted_and_give_it_back() -> None:
+    file = io.BytesIO()
+    Image.new("RGBA", (7000, 7000), (90, 120, 150, 128)).save(file, "PNG", compress_level=1)
+    with process(["-m", "service", "serve"]) as server:
+        url = server.until(r"ready on (http://\S+)").group(1)
+        pid = server.process.pid
+        before = held_mb(pid, "VmRSS")
+        with httpx.Client(base_url=url, timeout=120, verify=False) as client:
+
+            def post(_: int) -> int:
+                return client.post("/pose", content=file.getvalue()).status_code
+
+            with ThreadPoolExecutor(2) as pool:
+                assert list(pool.map(post, range(4))) == [200] * 4
+        assert held_mb(pid, "VmHWM") < before + Settings().decoded_bytes / 1e6 + SPARE_MB
+        assert held_mb(pid, "VmRSS") < before + SPARE_MB

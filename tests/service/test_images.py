@@ -1,8 +1,13 @@
 import io
+import json
 import struct
+import subprocess
+import sys
 import tracemalloc
 import warnings
 import zlib
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -210,6 +215,62 @@ def test_too_many_pixels_are_refused_from_the_header(size: tuple[int, int]) -> N
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 1_000_000
+
+
+def bytes_held(tmp_path: Path, images: Mapping[str, bytes]) -> dict[str, tuple[float, float]]:
+    """By name, what decoding was said to hold at its peak and what a fresh process did hold."""
+    for name, data in images.items():
+        (tmp_path / name).write_bytes(data)
+    script = """
+import json, re, sys
+from pathlib import Path
+from service.images import PostedImage
+from service.memory import give_back_large_blocks
+
+def resident(which):
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(which + r":\\s+(\\d+) kB", status)[1])
+
+assert give_back_large_blocks()
+held = {}
+for again in range(2):  # the first time loads what decodes
+    for file in Path(sys.argv[1]).iterdir():
+        data = file.read_bytes()
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is now what there is
+        before, posted = resident("VmRSS"), PostedImage(data, 10**8)
+        posted.pixels()
+        held[file.name] = posted.nbytes, resident("VmHWM") - before
+print(json.dumps(held))
+"""
+    ran = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, check=True)
+    return {name: tuple(held) for name, held in json.loads(ran.stdout).items()}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+def test_decoding_holds_what_it_said_and_gives_it_back(tmp_path: Path) -> None:
+    scene_ = scene(2000, 2000)
+    grey, alpha = scene_.convert("L"), scene_.convert("RGBA")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    images = {
+        "rgb": encode(scene_, compress_level=1),
+        "rgba": encode(alpha, compress_level=1),
+        "grey": encode(grey, compress_level=1),
+        "sixteen": encode(Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)),
+        "palette": encode(grey.convert("P"), transparency=bytes([255, 0])),
+        "animated": encode(alpha, save_all=True, append_images=[alpha.rotate(90)], disposal=2),
+        "jpeg": encode(scene_, "JPEG"),
+        "jpeg turned": encode(scene_, "JPEG", exif=turned.tobytes()),
+        "jpeg progressive": encode(scene_, "JPEG", progressive=True, subsampling=0),
+        "cmyk": encode(scene_.convert("CMYK"), "JPEG", progressive=True),
+        "webp": encode(alpha, "WEBP", method=0),
+        "webp lossless": encode(alpha, "WEBP", lossless=True, method=0, quality=0),
+    }
+    held = bytes_held(tmp_path, images)
+    assert set(held) == set(images)
+    strips = 8e6
+    for name, (said, there) in held.items():
+        assert 0.6 * said < there < said + strips, name
 
 
 def test_pillows_warnings_do_not_leak() -> None:
