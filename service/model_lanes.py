@@ -114,9 +114,9 @@ class ModelLanes:
             return self.lattices
         return self.flipped if crop.flip else self.plain
 
-    def of_field(self, query: FieldQuery) -> FieldLane:
+    def of_field(self, head: str, *, exact: bool) -> FieldLane:
         """Where a heatmap belongs."""
-        return self.exact if query.exact and query.head == "nerpe" else self.fields[query.head]
+        return self.exact if exact and head == "nerpe" else self.fields[head]
 
 
 def detector_lane(served: ServedDetector) -> DetectorLane:
@@ -159,7 +159,7 @@ def warm_up(model: PoseModel, lanes: ModelLanes) -> None:
         )
         for name in model.heads:
             lattice = FieldQuery(result.features, name, columns, rows, (0,), False, False)
-            lanes.of_field(lattice).trial([lattice])
+            lanes.fields[name].trial([lattice])
             if name == "nerpe" and resolution == _FIRST_HEATMAPS[0]:
                 lanes.exact.trial([replace(lattice, exact=True)])
 

@@ -12,6 +12,9 @@ from service.catalog import ServedDetector
 from service.problems import Problem
 from service.work import HeadChoice
 
+MAX_PEOPLE = 20
+"""Of a photo, where the caller has no wish."""
+
 
 @dataclass(frozen=True, slots=True)
 class Task:

@@ -10,7 +10,7 @@ import asyncio
 import math
 import os
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
@@ -29,7 +29,7 @@ from service.images import PostedImage
 from service.lanes import Lane
 from service.line import Done, Visit
 from service.model_lanes import DetectorLane, ModelLanes
-from service.photo import SeenPerson, SeenPhoto, Task
+from service.photo import MAX_PEOPLE, SeenPerson, SeenPhoto, Task
 from service.problems import EngineFailed, Overloaded, Problem
 from service.scheduler import Scheduler
 from service.settings import Settings
@@ -41,7 +41,7 @@ R = TypeVar("R")
 Item = TypeVar("Item")
 
 _LATELY = 64
-"""Photos whose people tell how many the next one has."""
+"""Photos whose people tell how many the next one has, of each detector."""
 
 _BLANK: Image = np.zeros((1, 1, 3), np.uint8)
 """In place of pixels that are not there yet."""
@@ -87,7 +87,9 @@ class Pipeline:
         self._most_jobs = settings.decode_jobs
         self._jobs = 0
         self._images = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "images")
-        self._people_lately: deque[int] = deque([1], maxlen=_LATELY)
+        self._people_lately: defaultdict[str, deque[int]] = defaultdict(
+            lambda: deque([1], maxlen=_LATELY)
+        )
 
     def close(self) -> None:
         """End the pool."""
@@ -106,8 +108,8 @@ class Pipeline:
     def forecast(self, task: Task) -> Forecast:
         """What a photo will take, from what work cost and how many people photos had lately."""
         if task.boxes is None:
-            found = sum(self._people_lately) / len(self._people_lately)
-            count = math.ceil(min(found, task.max_people))
+            lately = self._people_lately[task.detector.name]
+            count = math.ceil(min(sum(lately) / len(lately), task.max_people))
         else:
             count = len(task.boxes)
         lane = self._detectors.get(task.detector.name) if task.boxes is None else None
@@ -119,9 +121,9 @@ class Pipeline:
             lanes.of_crop(crop).seconds([crop] * count),
         )
 
-    def field_seconds(self, model: PoseModel, query: FieldQuery) -> float:
-        """What a heatmap will take of the device."""
-        return self._models[model.name].of_field(query).seconds([query])
+    def field_seconds(self, model: PoseModel, head: str, samples: float, *, exact: bool) -> float:
+        """What a heatmap of so many samples will take of the device."""
+        return self._models[model.name].of_field(head, exact=exact).cost(samples)
 
     async def see(self, data: bytes, task: Task, visit: Visit, timings: Timings) -> SeenPhoto:
         """Everything about one photo.
@@ -161,7 +163,7 @@ class Pipeline:
         Raises:
             Problem: the server is full, the deadline passed, or the engine failed.
         """
-        lane = self._models[model.name].of_field(query)
+        lane = self._models[model.name].of_field(query.head, exact=query.exact)
         done = await self._run(visit, lane, [query], lane.seconds([query]), timings)
         timings.record("head", (now := time.monotonic()) - done.on_device_s, now)
         (values,) = done.results
@@ -211,7 +213,10 @@ class Pipeline:
             if isinstance(answer, Problem):
                 raise answer
             found = answer
-        self._people_lately.append(len(found))
+            people = min(len(found), MAX_PEOPLE)
+            # What a caller's own threshold lets in, or limit keeps out, tells nothing of others.
+            if task.min_box_score is None and people <= task.max_people:
+                self._people_lately[task.detector.name].append(people)
         return found[: task.max_people]
 
     async def _people(

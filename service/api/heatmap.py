@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from models.geometry import Size
 from models.pose import Features
 from service.api.body import REQUEST_BODY, posted_images
 from service.api.dependencies import AppState, Authorised
@@ -105,7 +106,7 @@ async def get_heatmap(
         raise UnknownPerson(f"the crop of person {person} failed; post the photo again")
     deadline = deadline_of(request, query.deadline_ms, state.settings)
     lattice = wish.lattice(geometry, photo.size)
-    seconds = loaded.pipeline.field_seconds(wish.model, wish.query(features, lattice))
+    seconds = _field_seconds(loaded.pipeline, wish, photo.size)
     with state.gate.enter(), state.scheduler.admit(deadline, seconds) as visit:
         async with until(deadline):
             state.scheduler.promise(visit, seconds)
@@ -140,9 +141,9 @@ async def post_heatmap(
         wish = Wish.of(query, model, accept_of(request))
         if wish.frame == "crop":
             wish.check_size((1, 1), most)
-        check_size = partial(wish.check_size, most=most)
-        task = heatmap_task(query, loaded.catalog, check_size=check_size)
-        seconds = sum(loaded.pipeline.forecast(task))
+        task = heatmap_task(query, loaded.catalog)
+        people_s = sum(loaded.pipeline.forecast(task))
+        seconds = people_s + _field_seconds(loaded.pipeline, wish, None)
         with state.scheduler.admit(deadline, seconds) as visit:
             async with until(deadline):
                 with request.state.timings.stage("read"):
@@ -151,6 +152,13 @@ async def post_heatmap(
                     message = f"this route takes one, not {len(images)}; post them one by one"
                     raise InvalidParameter(("image", message))
                 state.scheduler.promise(visit, seconds)
+
+                def check_size(size: Size) -> None:
+                    wish.check_size(size, most)
+                    field_s = _field_seconds(loaded.pipeline, wish, size)
+                    state.scheduler.promise(visit, people_s + field_s)
+
+                task = replace(task, check_size=check_size)
                 # Of the caller's own boxes the task holds only the one that is asked for.
                 number = query.person if query.boxes is None else 0
                 work = _post(state, loaded.pipeline, images[0], task, wish, number, visit, request)
@@ -175,6 +183,10 @@ async def _post(
         raise EngineFailed(f"the crop of person {number} failed; try again")
     lattice = wish.lattice(person.geometry, (photo.width, photo.height))
     return await _answer(pipeline, wish, person.features, lattice, visit, timings)
+
+
+def _field_seconds(pipeline: Pipeline, wish: Wish, image: Size | None) -> float:
+    return pipeline.field_seconds(wish.model, wish.head, wish.samples(image), exact=wish.exact)
 
 
 async def _answer(

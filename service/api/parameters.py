@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.draw import Colormap
 from service.heatmaps import Format, Frame
+from service.photo import MAX_PEOPLE
 
 HeadName = Literal["simcc", "nerpe", "heatmap"]
 DecodeName = Literal["expectation", "argmax", "progressive", "standard", "dark", "quarter"]
@@ -77,7 +78,10 @@ class PoseQuery(PhotoQuery):
         "`progressive` rounds up to 32, 64, ... 2048; the manifest's choice",
     )
     max_people: int = Field(
-        default=20, ge=1, le=100, description="best box scores first; of the detector's boxes only"
+        default=MAX_PEOPLE,
+        ge=1,
+        le=100,
+        description="best box scores first; of the detector's boxes only",
     )
     sigma: bool = Field(
         default=False,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from models.geometry import Box, Size
 from models.pose import PoseModel
 from service.api.parameters import PoseQuery, PostHeatmapQuery
 from service.catalog import Catalog
-from service.photo import Task
+from service.photo import MAX_PEOPLE, Task
 from service.problems import AnswerTooLarge, InvalidParameter, UnknownKeypoint, UnknownPerson
 from service.work import HeadChoice
 
@@ -69,12 +69,7 @@ def pose_task(
     )
 
 
-def heatmap_task(
-    query: PostHeatmapQuery,
-    catalog: Catalog,
-    *,
-    check_size: Callable[[Size], None],
-) -> Task:
+def heatmap_task(query: PostHeatmapQuery, catalog: Catalog) -> Task:
     """What POST /heatmap is asked for: people's features, numbered as POST /pose does.
 
     Of the caller's own boxes only the one that is asked for is worked on.
@@ -94,11 +89,11 @@ def heatmap_task(
         boxes=boxes,
         heads=(),
         judge=_judge(model),
-        max_people=20,
+        max_people=MAX_PEOPLE,
         min_box_score=query.min_box_score,
         flip=query.flip,
         picture=False,
-        check_size=check_size,
+        check_size=_any_size,
     )
 
 

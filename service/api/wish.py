@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from models.pose import Features, PoseModel
 from service.api.negotiation import negotiate
 from service.api.parameters import HeatmapQuery
 from service.api.tasks import head_of, keypoints_of
-from service.heatmaps import Format, Frame, Heatmap, Lattice, answer_bytes, largest_fit
+from service.heatmaps import Format, Frame, Heatmap, Lattice, answer_bytes, largest_fit, shape
 from service.problems import AnswerTooLarge, InvalidParameter
 from service.work import FieldQuery
 
@@ -119,6 +120,16 @@ class Wish:
             self.alpha, self.exact,
         )  # fmt: skip
         return f'"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"'
+
+    def samples(self, image: Size | None) -> int:
+        """How many there will be for each joint; 0 where that is up to a photo not here yet.
+
+        Args:
+            image: (width, height) of the photo; None before its header is here.
+        """
+        if image is None and self.frame == "image":
+            return 0
+        return math.prod(shape(self._framed(image or (1, 1)), self.resolution))
 
     def lattice(self, geometry: CropGeometry, image: Size) -> Lattice:
         """Where the samples are."""

@@ -11,7 +11,10 @@ import pytest
 from numpy.typing import NDArray
 
 from models.nerpe_field import QUERIES
+from service.api.parameters import PoseQuery
+from service.api.tasks import pose_task
 from service.costs import Cost
+from service.model_lanes import ModelLanes
 from tests.fakes import NAN, POISON, FakeHouse
 from tests.http import raw
 from tests.http.serving import Running, photo, running, until
@@ -39,14 +42,18 @@ def hold(house: FakeHouse) -> None:
         pass
 
 
-def even(server: Running) -> None:
-    """From now on batches are as full as can be, whatever this machine measures."""
+def lanes_of(server: Running) -> ModelLanes:
+    return server.state.loaded.pipeline._models["fake"]
+
+
+def even(server: Running, seconds: float = 0.001) -> None:
+    """From now on each batch is counted as long and thus full, whatever this machine measures."""
 
     class Even(Cost):
         def __call__(self, work: float) -> float:
-            return 0.001
+            return seconds
 
-    server.state.loaded.pipeline._models["fake"].plain.cost = Even()
+    lanes_of(server).plain.cost = Even()
 
 
 def head(url: str, body: bytes) -> bytes:
@@ -122,8 +129,7 @@ def test_what_cannot_be_done_in_time_is_refused_before_its_body_is_sent(
         held, queued, refused = (stack.enter_context(raw.connected(server)) for _ in range(3))
         held.sendall(head(FOUR, body) + body)
         assert house.engine.entered.acquire(timeout=30)
-        for _ in range(64):
-            server.state.loaded.pipeline._models["fake"].plain.cost.learn(4, 2.0)
+        even(server, 2.0)
         queued.sendall(head(FOUR, body) + body)
         until(lambda: server.state.scheduler.waiting == 4)
         refused.sendall(head(FOUR + "&deadline_ms=500", body))
@@ -207,3 +213,52 @@ def test_a_heatmap_that_cannot_be_drawn_in_time_is_refused_like_any_work(
         assert (response.status_code, response.json()["code"]) == (503, "overloaded")
         house.engine.open.set()
         assert held.result(30).status_code == 200
+
+
+def test_one_callers_wishes_move_nobody_elses_forecast(server: Running, house: FakeHouse) -> None:
+    loaded = server.state.loaded
+    task = pose_task(PoseQuery(), loaded.catalog, "json", images=1, answer_bytes=10**9)
+    even(server)
+
+    def forecast(query: str, people: int) -> float:
+        house.detector.people = people
+        with server.client() as client:
+            for _ in range(3):
+                assert client.post(f"/pose{query}", content=photo((1, 1, 1))).status_code == 200
+        return loaded.pipeline.forecast(task).crops_s
+
+    at_first = forecast("", people=1)
+    assert forecast("?min_box_score=0&max_people=1", people=50) == at_first
+    assert forecast("?max_people=1", people=50) == at_first
+    crowds = forecast("", people=50)
+    assert crowds > at_first
+    assert forecast("?detector=whole", people=1) == crowds
+
+
+@pytest.mark.parametrize("frame", ["crop", "image"])
+def test_a_heatmap_that_cannot_be_drawn_in_time_costs_no_crop(
+    server: Running, house: FakeHouse, frame: str
+) -> None:
+    class Slow(Cost):
+        def __call__(self, work: float) -> float:
+            return 1e-4 * work
+
+    hold(house)
+    even(server)
+    lanes_of(server).fields["simcc"].cost = Slow()
+    body = photo(size=(240, 80))
+    ask = "/heatmap?head=simcc&detector=whole&deadline_ms=5000&resolution="
+    with ExitStack() as stack:
+        held, small, large = (stack.enter_context(raw.connected(server)) for _ in range(3))
+        held.sendall(head(FOUR, body) + body)
+        assert house.engine.entered.acquire(timeout=30)
+        large.sendall(head(f"{ask}1024&frame={frame}", body))
+        if frame == "image":  # how many samples that makes, is up to the photo
+            large.sendall(body)
+        status, _, answer = raw.answer(large)
+        assert (status, raw.code(answer)) == (503, "overloaded")
+        small.sendall(head(f"{ask}16&frame={frame}", body) + body)
+        until(lambda: server.state.scheduler.waiting == 1)
+        house.engine.open.set()
+        assert raw.answer(small)[0] == 200
+    assert house.engine.batches == [4, 1]
