@@ -57,6 +57,11 @@ def kind_of(data: bytes) -> str:
     )
 
 
+def quick(data: bytes) -> bool:
+    """Whether its header is read in microseconds: a PNG's or WebP's may hide behind megabytes."""
+    return data.startswith(b"\xff\xd8\xff")
+
+
 class PostedImage:
     """An image whose header has been read and whose pixels have not.
 

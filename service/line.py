@@ -101,6 +101,7 @@ class Visit:
     Attributes:
         deadline: on the scheduler's clock.
         promised: seconds of the device that it is counted on to ask for yet.
+        prompt: until then; for good once its body is here. Who drips is counted on no more.
         left: seconds of its turn.
         tickets: submitted and not yet answered.
         trace: the request's span, where spans are made.
@@ -110,6 +111,7 @@ class Visit:
 
     deadline: float
     promised: float = 0.0
+    prompt: float = math.inf
     left: float = TURN_S
     tickets: list[Ticket] = field(default_factory=list)
     trace: object = None
@@ -196,11 +198,12 @@ class Line:
             self._visits[visit] = None
         visit.left = TURN_S
 
-    def ahead(self, seconds: float, of: Visit | None = None) -> float:
+    def ahead(self, seconds: float, now: float, of: Visit | None = None) -> float:
         """How long others have the device before a visit has had it for `seconds`.
 
         Args:
             seconds: that the visit needs.
+            now: on the scheduler's clock.
             of: the visit; None for one that joins now.
         """
         turns, total = max(1, math.ceil(seconds / TURN_S)), 0.0
@@ -208,7 +211,8 @@ class Line:
             if visit is of:
                 turns -= 1  # those behind have one turn fewer
             else:
-                total += min(visit.promised + visit.queued_s, turns * TURN_S)
+                promised = visit.promised if now < visit.prompt else 0.0
+                total += min(promised + visit.queued_s, turns * TURN_S)
         return total
 
     @property

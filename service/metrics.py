@@ -16,6 +16,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from service.problems import Problem
 from service.timings import ALL, Timings
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -116,6 +117,11 @@ class Metrics:
                 self.stage_seconds.labels(route, stage).observe(seconds)
         if any(spent.values()):
             self.stage_seconds.labels(route, "rest").observe(max(0, total - sum(spent.values())))
+
+    def turned_away(self, method: str, route: str, problem: Problem) -> None:
+        """Count one request that was answered before it was one."""
+        self.requests.labels(method, route, problem.status).inc()
+        self.problems.labels(problem.code).inc()
 
     def text(self) -> bytes:
         """In Prometheus' format."""

@@ -25,12 +25,12 @@ from models.pose import PoseModel
 from models.predictor import Person, poses_of, suppress
 from service.budget import ByteBudget
 from service.heatmaps import png
-from service.images import PostedImage
+from service.images import PostedImage, quick
 from service.lanes import Lane
 from service.line import Done, Visit
 from service.model_lanes import DetectorLane, ModelLanes
 from service.photo import MAX_PEOPLE, SeenPerson, SeenPhoto, Task
-from service.problems import EngineFailed, Overloaded, Problem
+from service.problems import DeadlineExceeded, EngineFailed, Overloaded, Problem
 from service.scheduler import Scheduler
 from service.settings import Settings
 from service.timings import Timings
@@ -139,7 +139,10 @@ class Pipeline:
                 crop failed.
         """
         with timings.stage("decode_image"):
-            posted = await self._decode(PostedImage, data, self._most_pixels)
+            if quick(data):
+                posted = PostedImage(data, self._most_pixels)
+            else:
+                posted = await self._decode(PostedImage, data, self._most_pixels)
         task.check_size(posted.size)
         began = time.monotonic()
         async with self._decoded.hold(posted.nbytes):
@@ -174,16 +177,24 @@ class Pipeline:
     async def _cut(
         self, posted: PostedImage, task: Task, visit: Visit, timings: Timings
     ) -> tuple[Image, list[Cut]]:
-        """The photo's pixels, and people's crops."""
-        with timings.stage("decode_image"):
-            pixels = await self._decode(posted.pixels)
-        boxes = task.boxes
-        if boxes is None:
-            boxes = await self._detect(pixels, task, visit, timings)
+        """The photo's pixels, and people's crops; in one go where their boxes are known."""
+
+        def work(boxes: Sequence[Box] | None) -> tuple[Image, list[Cut], float]:
+            if time.monotonic() >= task.deadline:
+                raise DeadlineExceeded("its deadline passed before it could be decoded")
+            pixels, decoded = posted.pixels(), time.monotonic()
+            return pixels, _cuts(pixels, boxes or (), task.model), decoded
+
+        began = time.monotonic()
+        pixels, cuts, decoded = await self._decode(work, task.boxes)
+        timings.record("decode_image", began, decoded)
+        if task.boxes is not None:
+            timings.record("cut", decoded, time.monotonic())
+            return pixels, cuts
+        timings.record("decode_image", decoded, time.monotonic())
+        boxes = await self._detect(pixels, task, visit, timings)
         with timings.stage("cut"):
-            return pixels, await self.background(
-                lambda: [Cut(box, *task.model.cut(pixels, box)) for box in boxes]
-            )
+            return pixels, await self.background(_cuts, pixels, boxes, task.model)
 
     async def _decode(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """A bounded number of photos may wait for it."""
@@ -249,11 +260,18 @@ class Pipeline:
         timings: Timings,
     ) -> Done[R]:
         """On the device. Cancelled, it takes its items out of the line."""
-        visit.trace, began = timings.trace, time.monotonic()
-        done = await asyncio.wrap_future(self._scheduler.submit(visit, lane, items, promised))
-        # Between its batches and until it is back here, too.
-        timings.record("queue", began, time.monotonic() - done.on_device_s)
-        return done
+        visit.trace, began, on_device_s = timings.trace, time.monotonic(), 0.0
+        try:
+            done = await asyncio.wrap_future(self._scheduler.submit(visit, lane, items, promised))
+            on_device_s = done.on_device_s
+            return done
+        finally:
+            # Between its batches and until it is back here, too; in vain all of it.
+            timings.record("queue", began, time.monotonic() - on_device_s)
+
+
+def _cuts(pixels: Image, boxes: Sequence[Box], model: PoseModel) -> list[Cut]:
+    return [Cut(box, *model.cut(pixels, box)) for box in boxes]
 
 
 def _draw(pixels: Image, people: Sequence[SeenPerson], model: PoseModel) -> bytes:

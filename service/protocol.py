@@ -6,16 +6,29 @@ A bound on headers, deadlines for what is received, and answers of ours to what 
 from __future__ import annotations
 
 import json
-import secrets
+import re
 from asyncio import BaseTransport, TimerHandle, Transport
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from service.api.errors import MEDIA_TYPE, problem_body
+from service.api.middleware import request_id_of
 from service.api.parting import LINGER_BYTES, LINGER_S
+from service.gate import work_of
 from service.problems import BadRequest, HeadersTooLarge, Problem
-from service.settings import Settings
+from service.state import State
+
+WORK = frozenset((b"/pose", b"/heatmap"))
+"""Paths on which a POST is work."""
+
+_DEADLINE = re.compile(rb"(?:^|&)deadline_ms=(\d{1,5})(?:&|$)")
+"""As most write it; any other way of writing it is judged by its route alone."""
 
 _GRACE_S = 5.0
 """After a body's deadline: by then the application has answered, and whoever still sends goes."""
@@ -28,14 +41,17 @@ class BoundedProtocol(HttpToolsProtocol):
     connections that send on after they were answered.
     """
 
-    def __init__(self, *args: Any, settings: Settings, **kwargs: Any) -> None:  # noqa: ANN401
+    def __init__(self, *args: Any, state: State, **kwargs: Any) -> None:  # noqa: ANN401
         super().__init__(*args, **kwargs)
-        self._settings = settings
+        self._state = state
+        self._settings = state.settings
         # A path may hold the id of kept features: the application logs routes instead.
         self.access_log = False
         self._received = 0
         self._in_headers = True
         self._parting = False
+        self._turned_away = False  # whose body is still to come, and is not wanted
+        self._expected: float | None = None
         self._patience: TimerHandle | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
@@ -79,7 +95,55 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse()
             return
         self._wait(self._settings.body_seconds + _GRACE_S)
-        super().on_headers_complete()
+        if self._door():
+            super().on_headers_complete()
+
+    def _door(self) -> bool:
+        """Turn work away before anything is spent on it; whether the request may go on."""
+        self._expected = None
+        path, _, query = self.url.partition(b"?")
+        cycle: RequestResponseCycle | None = self.cycle
+        pipelined = cycle is not None and not cycle.response_complete
+        if pipelined or path not in WORK or self.parser.get_method() != b"POST":
+            return True
+        headers = dict(self.headers)
+        length = headers.get(b"content-length", b"")
+        size = int(length) if length.isdigit() else 0
+        asked = _DEADLINE.search(query)
+        most = self._settings.deadline_ms
+        left = min(int(asked[1]) if asked else most, most) / 1000
+        work = work_of(size)
+        refusal = self._state.gate.refusal(left, work)
+        # Pages of other origins may read answers only with headers that the application knows.
+        if refusal is None or b"origin" in headers:
+            self._expected = work
+            return True
+        self._state.metrics.turned_away("POST", path.decode(), refusal)
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
+        if (
+            0 < size <= LINGER_BYTES
+            and not self.expect_100_continue
+            and self.parser.should_keep_alive()
+        ):
+            self._turned_away = True
+            self.transport.write(_response(refusal, request_id_of(given)))
+        else:
+            self._answer(refusal, given)
+        return False
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        gate, work = self._state.gate, self._expected
+        if work is None:
+            super()._start_asgi_task(cycle, app)
+            return
+
+        async def begun(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401
+            gate.expected(work)
+            await app(scope, receive, send)
+
+        self._expected = None
+        gate.expect(work)
+        super()._start_asgi_task(cycle, begun)
 
     def on_message_complete(self) -> None:
         """All of the request is here."""
@@ -87,11 +151,15 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._wait(None)
         self._in_headers = True
+        if self._turned_away:
+            self._turned_away = False
+            self.on_response_complete()
+            return
         super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
         """Part of the body; of a refused request nobody wants it."""
-        if not self._parting:
+        if not (self._parting or self._turned_away):
             super().on_body(body)
 
     def send_400_response(self, msg: str) -> None:
@@ -128,20 +196,26 @@ class BoundedProtocol(HttpToolsProtocol):
             )
         )
 
-    def _answer(self, problem: Problem) -> None:
+    def _answer(self, problem: Problem, request_id: str = "") -> None:
         """Say what is wrong, past the application, listen no more and hang up soon."""
         if self._parting or self.transport.is_closing():
             return
-        request_id = secrets.token_hex(8)
-        body = json.dumps(problem_body(problem, request_id)).encode()
-        head = (
-            f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
-            f"x-request-id: {request_id}\r\nserver-timing: total;dur=0\r\nconnection: close\r\n\r\n"
-        )
         if self.cycle is not None:
             self.cycle.disconnected = True  # for the application, which may be reading a body
             self.cycle.message_event.set()
-        self.transport.write(STATUS_LINE[problem.status] + head.encode() + body)
+        self.transport.write(_response(problem, request_id_of(request_id), close=True))
         self.transport.write_eof()
         self._parting, self._received = True, 0
         self._wait(LINGER_S)
+
+
+def _response(problem: Problem, request_id: str, *, close: bool = False) -> bytes:
+    """All of an answer, as it goes over the wire."""
+    body = json.dumps(problem_body(problem, request_id)).encode()
+    extra = {**problem.headers, **({"connection": "close"} if close else {})}
+    head = (
+        f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
+        f"x-request-id: {request_id}\r\nserver-timing: total;dur=0\r\n"
+        + "".join(f"{name.lower()}: {value}\r\n" for name, value in extra.items())
+    )
+    return STATUS_LINE[problem.status] + head.encode() + b"\r\n" + body

@@ -8,6 +8,7 @@ any more, and lets others go first. Nothing here knows what an item is.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,9 @@ from service.device import Device
 from service.lanes import Lane
 from service.line import TURN_S, Batch, Done, Line, Ticket, Visit
 from service.problems import DeadlineExceeded, Draining, Overloaded
+
+PROMPT_S = 1.0
+"""A body that takes longer drips, and what its request would ask for keeps nobody away."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -87,6 +91,7 @@ class Scheduler:
         visit = Visit(deadline)
         with self._wake:
             self._check(visit, 1, seconds)
+            visit.promised, visit.prompt = seconds, self._clock() + PROMPT_S
             self._line.join(visit)
         try:
             yield visit
@@ -95,7 +100,7 @@ class Scheduler:
                 self._line.leave(visit)
 
     def promise(self, visit: Visit, seconds: float) -> None:
-        """Count on what a visit will ask for, from when its body is here: who drips, waits alone.
+        """Count on what a visit will ask for, now that its body is here.
 
         Args:
             visit: admitted.
@@ -106,7 +111,7 @@ class Scheduler:
         """
         with self._wake:
             self._check(visit, 1, seconds)
-            visit.promised = seconds
+            visit.promised, visit.prompt = seconds, math.inf
 
     def submit(
         self, visit: Visit, lane: Lane[T, R], items: Sequence[T], promised: float = 0.0
@@ -166,4 +171,4 @@ class Scheduler:
 
     def _ahead(self, seconds: float, of: Visit | None = None) -> float:
         running = self.device.rest(max(TURN_S, seconds))
-        return running + self._line.ahead(seconds, of)
+        return running + self._line.ahead(seconds, self._clock(), of)

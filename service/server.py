@@ -155,7 +155,7 @@ def _config(app: FastAPI, settings: Settings, port: int) -> uvicorn.Config:
         host=settings.host,
         port=port,
         loop="uvloop",
-        http=partial(BoundedProtocol, settings=settings),  # type: ignore[arg-type]
+        http=partial(BoundedProtocol, state=app.state.subpose),  # type: ignore[arg-type]
         ws="none",
         log_config=None,
         server_header=False,

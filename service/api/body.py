@@ -31,6 +31,12 @@ REQUEST_BODY = {
 """What OpenAPI says of it."""
 
 
+def declared(request: Request) -> int:
+    """Bytes that the body will have; 0 where it comes in chunks and does not say."""
+    length = request.headers.get("content-length", "")
+    return int(length) if length.isascii() and length.isdigit() else 0
+
+
 async def posted_images(request: Request) -> list[bytes]:
     """The bytes of each posted image, in order; at least one.
 

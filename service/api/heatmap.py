@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from models.geometry import Size
 from models.pose import Features
-from service.api.body import REQUEST_BODY, posted_images
+from service.api.body import REQUEST_BODY, declared, posted_images
 from service.api.dependencies import AppState, Authorised
 from service.api.errors import problem_responses
 from service.api.lean import LeanRoute
@@ -23,6 +23,7 @@ from service.api.schemas import HeatmapBody
 from service.api.tasks import heatmap_task
 from service.api.wish import Wish
 from service.features import Entry
+from service.gate import work_of
 from service.heatmaps import Lattice
 from service.line import Visit
 from service.photo import Task
@@ -107,10 +108,14 @@ async def get_heatmap(
     deadline = deadline_of(request, query.deadline_ms, state.settings)
     lattice = wish.lattice(geometry, photo.size)
     seconds = _field_seconds(loaded.pipeline, wish, photo.size)
-    with state.gate.enter(), state.scheduler.admit(deadline, seconds) as visit:
+    timings: Timings = request.state.timings
+    with (
+        state.gate.enter(deadline, timings) as place,
+        state.scheduler.admit(deadline, seconds) as visit,
+    ):
+        state.gate.arrived(place)
         async with until(deadline):
             state.scheduler.promise(visit, seconds)
-            timings = request.state.timings
             work = _answer(loaded.pipeline, wish, features, lattice, visit, timings)
             answer = await while_connected(request, work)
     answer.headers.update(headers)
@@ -134,7 +139,8 @@ async def post_heatmap(
 ) -> Response:
     """A photo in, a person's heatmaps out."""
     deadline = deadline_of(request, query.deadline_ms, state.settings)
-    with state.gate.enter():
+    timings: Timings = request.state.timings
+    with state.gate.enter(deadline, timings, work_of(declared(request))) as place:
         loaded = state.loaded
         most = state.settings.answer_bytes
         model = loaded.catalog.model(query.model)
@@ -146,8 +152,9 @@ async def post_heatmap(
         seconds = people_s + _field_seconds(loaded.pipeline, wish, None)
         with state.scheduler.admit(deadline, seconds) as visit:
             async with until(deadline):
-                with request.state.timings.stage("read"):
+                with timings.stage("read"):
                     images = await posted_images(request)
+                state.gate.arrived(place)
                 if len(images) > 1:
                     message = f"this route takes one, not {len(images)}; post them one by one"
                     raise InvalidParameter(("image", message))

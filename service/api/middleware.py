@@ -31,6 +31,11 @@ logger = logging.getLogger("service.access")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
+def request_id_of(given: str) -> str:
+    """The caller's own, where it is one."""
+    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+
+
 class RequestContext:
     """Request id, Server-Timing, metrics, one line of log; turns a bug into a problem."""
 
@@ -44,8 +49,7 @@ class RequestContext:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        request_id = request_id_of(headers.get("x-request-id", ""))
         timings = Timings()
         if self._tracing:
             self._tracing.begin(headers, timings)

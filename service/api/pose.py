@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from models.formats import coco, openpose
 from models.predictor import Person
 from service.api.answers import kept_photo, photo_body
-from service.api.body import REQUEST_BODY, posted_images
+from service.api.body import REQUEST_BODY, declared, posted_images
 from service.api.dependencies import AppState, Authorised, authorised, no_query
 from service.api.errors import problem_body, problem_responses
 from service.api.lean import LeanRoute
@@ -24,6 +24,7 @@ from service.api.patience import deadline_of, until, while_connected
 from service.api.schemas import PoseBody, PoseResults, ProblemBody
 from service.api.tasks import pose_task
 from service.features import KeptPhoto
+from service.gate import work_of
 from service.line import Visit
 from service.photo import SeenPhoto, Task
 from service.problems import (
@@ -53,6 +54,9 @@ from service.state import Loaded, State
 from service.timings import Timings
 
 _JSON = MEDIA_TYPES["json"]
+
+_FEW = 4
+"""People whose answer is made sooner than another thread would begin with it."""
 
 router = APIRouter(tags=["pose"], route_class=LeanRoute)
 forget_router = APIRouter(tags=["pose"])
@@ -85,7 +89,8 @@ async def post_pose(
     """Find people in one or several photos and return their joints."""
     kind: PoseFormat = negotiate(query.format, accept_of(request), ("json", "png"))
     deadline = deadline_of(request, query.deadline_ms, state.settings)
-    with state.gate.enter():
+    timings: Timings = request.state.timings
+    with state.gate.enter(deadline, timings, work_of(declared(request))) as place:
         loaded = state.loaded
         # Before the body is read: what goes together, and whether there is time at all.
         task_for = partial(
@@ -94,13 +99,14 @@ async def post_pose(
         seconds = sum(loaded.pipeline.forecast(task_for(images=1)))
         with state.scheduler.admit(deadline, seconds) as visit:
             async with until(deadline):
-                with request.state.timings.stage("read"):
+                with timings.stage("read"):
                     images = await posted_images(request)
+                state.gate.arrived(place)
                 task = task_for(images=len(images))
                 state.scheduler.promise(visit, seconds * len(images))
                 call = _Call(
                     state, loaded, caller.owner, query, kind, task, visit,
-                    request.state.timings, request.state.request_id,
+                    timings, request.state.request_id,
                 )  # fmt: skip
                 return await while_connected(request, call.answer(images))
 
@@ -175,7 +181,10 @@ class _Call:
     async def _one(self, data: bytes, timings: Timings) -> PoseBody:
         photo = await self._see(data, timings)
         with timings.stage("answer"):
-            body, kept = await self.loaded.pipeline.background(self._prepared, photo, timings)
+            if len(photo.people) <= _FEW:
+                body, kept = self._prepared(photo, timings)
+            else:
+                body, kept = await self.loaded.pipeline.background(self._prepared, photo, timings)
         if kept is None:
             return body
         with timings.stage("keep"):

@@ -14,6 +14,7 @@ from models.nerpe_field import QUERIES
 from service.api.parameters import PoseQuery
 from service.api.tasks import pose_task
 from service.costs import Cost
+from service.images import PostedImage
 from service.model_lanes import ModelLanes
 from tests.fakes import NAN, POISON, FakeHouse
 from tests.http import raw
@@ -262,3 +263,105 @@ def test_a_heatmap_that_cannot_be_drawn_in_time_costs_no_crop(
         house.engine.open.set()
         assert raw.answer(small)[0] == 200
     assert house.engine.batches == [4, 1]
+
+
+def test_a_full_server_turns_work_away_at_the_door_and_keeps_the_connection(
+    house: FakeHouse,
+) -> None:
+    body = photo()
+    request = head("/pose?detector=whole", body) + body
+    with (
+        running(house, requests=1) as server,
+        raw.connected(server) as held,
+        raw.connected(server) as other,
+    ):
+        hold(house)
+        held.sendall(request)
+        assert house.engine.entered.acquire(timeout=30)
+        for _ in range(3):
+            other.sendall(request.replace(b"\r\n\r\n", b"\r\nX-Request-Id: mine\r\n\r\n", 1))
+            status, headers, answer = raw.answer(other)
+            assert (status, raw.code(answer)) == (503, "overloaded")
+            assert int(headers["retry-after"]) >= 1
+            assert headers["x-request-id"] == "mine"
+            assert "connection" not in headers
+        house.engine.open.set()
+        assert raw.answer(held)[0] == 200
+        until(lambda: server.state.gate.inside == 0)
+        other.sendall(request)
+        assert raw.answer(other)[0] == 200
+        counted = server.state.metrics.text().decode()
+        assert 'requests_total{method="POST",route="/pose",status="503"} 3.0' in counted
+        assert 'problems_total{code="overloaded"} 3.0' in counted
+
+
+@pytest.mark.parametrize(
+    ("length", "more"), [(2_000_000, ""), (900, "Expect: 100-continue\r\n")], ids=str
+)
+def test_who_is_turned_away_need_not_send_a_large_body(
+    house: FakeHouse, length: int, more: str
+) -> None:
+    body = photo()
+    with (
+        running(house, requests=1) as server,
+        raw.connected(server) as held,
+        raw.connected(server) as other,
+    ):
+        hold(house)
+        held.sendall(head("/pose?detector=whole", body) + body)
+        assert house.engine.entered.acquire(timeout=30)
+        other.sendall(
+            f"POST /pose HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n"
+            f"{more}\r\n".encode()
+        )
+        status, headers, _ = raw.answer(other)
+        assert (status, headers["connection"]) == (503, "close")
+        house.engine.open.set()
+        assert raw.answer(held)[0] == 200
+
+
+def test_a_page_may_read_why_it_was_turned_away(house: FakeHouse) -> None:
+    body = photo()
+    with (
+        running(house, requests=1, cors_origins=["http://page"]) as server,
+        raw.connected(server) as held,
+        server.client() as client,
+    ):
+        hold(house)
+        held.sendall(head("/pose?detector=whole", body) + body)
+        assert house.engine.entered.acquire(timeout=30)
+        response = client.post("/pose", content=body, headers={"Origin": "http://page"})
+        assert response.status_code == 503
+        assert response.headers["access-control-allow-origin"] == "http://page"
+        house.engine.open.set()
+        assert raw.answer(held)[0] == 200
+
+
+def test_who_drips_keeps_nobody_out(house: FakeHouse) -> None:
+    with running(house, requests=2) as server, ExitStack() as stack, server.client() as client:
+        for _ in range(20):
+            sock = stack.enter_context(raw.connected(server))
+            sock.sendall(head("/pose", bytes(900)))
+        until(lambda: client.post("/pose", content=photo()).status_code == 200)
+
+
+def test_a_photo_whose_deadline_passes_before_its_turn_is_not_decoded(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[PostedImage] = []
+    pixels = PostedImage.pixels
+
+    def counted(posted: PostedImage) -> NDArray[np.uint8]:
+        decoded.append(posted)
+        return pixels(posted)
+
+    monkeypatch.setattr(PostedImage, "pixels", counted)
+    go, pool = threading.Event(), server.state.loaded.pipeline._images
+    for _ in range(pool._max_workers):
+        pool.submit(go.wait, 30)
+    with server.client() as client:
+        response = client.post("/pose?deadline_ms=100", content=photo(kind="JPEG"))
+        assert (response.status_code, response.json()["code"]) == (504, "deadline")
+        go.set()
+        assert client.post("/pose", content=photo()).status_code == 200
+    assert len(decoded) == 1

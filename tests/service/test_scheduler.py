@@ -4,7 +4,7 @@ import pytest
 
 from service.line import TURN_S, Done
 from service.problems import DeadlineExceeded, Draining, Overloaded
-from service.scheduler import Scheduler
+from service.scheduler import PROMPT_S, Scheduler
 from tests.service.sim import BASE_S, EACH_S, Sim
 
 
@@ -194,7 +194,9 @@ def test_what_the_running_batch_still_takes_counts_and_no_more(sim: Sim) -> None
 
 
 def test_those_let_in_before_count_with_what_they_are_expected_to_ask_for(sim: Sim) -> None:
-    first = sim.visit()
+    first = sim.visit(seconds=0.08)
+    assert sim.scheduler.drain_s == pytest.approx(0.08)
+    sim.now += PROMPT_S
     assert sim.scheduler.drain_s == 0.0  # its body may never come
     sim.scheduler.promise(first, 0.08)
     assert sim.scheduler.drain_s == pytest.approx(0.08)
