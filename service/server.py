@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from functools import partial
 from types import FrameType
 
@@ -27,6 +28,8 @@ logger = logging.getLogger("service")
 _LOG = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _FLUSH_S = 5
 """How long the last answers may take to be sent, once their work is done."""
+_ACCEPTED = 16
+"""Connections that are taken in a round of the event loop."""
 FAILED = 1
 """Exit status of a server that could not start."""
 MISCONFIGURED = 2
@@ -86,9 +89,34 @@ class Server(uvicorn.Server):
         """Listen at once; end the process should the weights fail to load."""
         await super().startup(sockets)
         self._loop = asyncio.get_running_loop()
+        if self.started:
+            await self._accept_faster()
         self._app.state.opening.add_done_callback(self._opened)
         self._watch = asyncio.create_task(self._state.dead())
         self._watch.add_done_callback(self._died)
+
+    async def _accept_faster(self) -> None:
+        """Take several new connections in a round of the loop.
+
+        uvloop takes one for each socket that it listens on. Under load a round is long, and
+        requests would grow old in the kernel's queue, where nobody can refuse them: so it listens
+        several times on the same socket.
+        """
+        make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        protocol = partial(
+            make,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        numbers = [sock.fileno() for server in self.servers for sock in server.sockets]
+        for number in numbers * (_ACCEPTED - 1):
+            again = socket.socket(fileno=os.dup(number))
+            again.setblocking(False)
+            backlog = self.config.backlog
+            self.servers.append(
+                await self._loop.create_server(protocol, sock=again, backlog=backlog)
+            )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """On the first SIGTERM leave in order; on anything more leave now."""

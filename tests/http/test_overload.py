@@ -1,5 +1,6 @@
 """Real sockets, a device that a test holds: what waits, what is refused, what is dropped."""
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -365,3 +366,28 @@ def test_a_photo_whose_deadline_passes_before_its_turn_is_not_decoded(
         go.set()
         assert client.post("/pose", content=photo()).status_code == 200
     assert len(decoded) == 1
+
+
+def test_connections_that_came_while_the_loop_was_busy_are_taken_in_few_rounds(
+    server: Running,
+) -> None:
+    connections = server.server.server_state.connections
+    busy, go = threading.Event(), threading.Event()
+
+    async def rounds() -> int:
+        busy.set()
+        go.wait(30)
+        count = 0
+        while len(connections) < 64:
+            await asyncio.sleep(0)
+            count += 1
+        return count
+
+    counting = asyncio.run_coroutine_threadsafe(rounds(), server.server._loop)
+    assert busy.wait(30)
+    with ExitStack() as stack:
+        for _ in range(64):
+            stack.enter_context(raw.connected(server))
+        go.set()
+        # uvloop alone would take one in each.
+        assert counting.result(30) <= 16
