@@ -180,7 +180,7 @@ class Pipeline:
         """The photo's pixels, and people's crops; in one go where their boxes are known."""
 
         def work(boxes: Sequence[Box] | None) -> tuple[Image, list[Cut], float]:
-            if time.monotonic() >= task.deadline:
+            if time.monotonic() >= visit.deadline:
                 raise DeadlineExceeded("its deadline passed before it could be decoded")
             pixels, decoded = posted.pixels(), time.monotonic()
             return pixels, _cuts(pixels, boxes or (), task.model), decoded
