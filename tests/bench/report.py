@@ -20,6 +20,7 @@ TITLES = {
     "photos": "The real model on photos of several people",
     "device": "The simulated device: 4 + 0.15 n ms for a batch of n, 36.9 kB crops with their box",
 }
+PICTURE = "![People a second, p99 and goodput of each server](bench/peers.png)"
 COLOURS = {OURS: "tab:red", "FastAPI": "tab:gray", "LitServe": "tab:purple", "mosec": "tab:blue"}
 
 Found = dict[str, Any]
@@ -48,7 +49,7 @@ def write_report(result: Found, page: Path | None) -> str:
         folder.mkdir(exist_ok=True)
         write_whole(folder / "peers.json", (json.dumps(result, indent=1) + "\n").encode())
         plot(result, folder / "peers.png")
-        marked = f"{BEGIN}\n{tables}\n{END}"
+        marked = f"{BEGIN}\n{tables}\n\n{PICTURE}\n{END}"
         write_whole(page, pattern.sub(lambda _: marked, text).encode())
     return tables
 
