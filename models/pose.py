@@ -220,7 +220,7 @@ class PoseModel:
         exact: bool = False,
         check: Callable[[], None] = lambda: None,
     ) -> Floats:
-        """A head's heatmaps on any lattice.
+        """A head's heatmaps on a lattice: `sampler`'s, drawn at once.
 
         Args:
             features: of B crops.
@@ -237,29 +237,59 @@ class PoseModel:
         Raises:
             ValueError: a head that is not there.
         """
+        sampler = self.sampler(features, head, keypoints=keypoints, exact=exact, check=check)
+        return sampler(columns, rows)
+
+    def sampler(
+        self,
+        features: Features,
+        head: str,
+        *,
+        keypoints: Sequence[int] | None = None,
+        exact: bool = False,
+        check: Callable[[], None] = lambda: None,
+    ) -> Callable[[NDArray[np.floating], NDArray[np.floating]], Floats]:
+        """What draws a head's heatmaps, in parts if need be: the head itself has run by then.
+
+        Returns:
+            From columns and rows to heatmaps, as `field` has them.
+
+        Raises:
+            ValueError: a head that is not there.
+        """
         self.checked(head, None, None)
         chosen = list(range(len(self.keypoints))) if keypoints is None else list(keypoints)
-        inside_x = (columns >= -0.5) & (columns <= self.size[0] - 0.5)
-        inside_y = (rows >= -0.5) & (rows <= self.size[1] - 0.5)
-        result = np.zeros((len(features), len(chosen), len(rows), len(columns)), np.float32)
-        xs, ys = columns[inside_x], rows[inside_y]
-        if len(xs) and len(ys) and chosen:
-            if head == "simcc":
-                x, y = (to_numpy(part)[:, chosen] for part in self._simcc_logits(features))
-                calibration = self.calibration(head)
-                scores = self._simcc.decode(x, y, "argmax").scores
-                scores = scores if calibration is None else calibration.score(scores)
-                values = self._simcc.field(x, y, xs, ys, scores)
-            elif head == "heatmap":
-                values = self._heatmap.field(to_numpy(self._heatmaps(features))[:, chosen], xs, ys)
-            else:
-                values = sample_lattice(
-                    self._field(features, check), self.size, xs, ys, chosen, exact=exact
-                )
-            result[:, :, inside_y[:, None] & inside_x] = values.reshape(
-                *values.shape[:2], len(ys) * len(xs)
+        sample: Callable[[NDArray[np.floating], NDArray[np.floating]], Floats]
+        if head == "simcc":
+            x, y = (to_numpy(part)[:, chosen] for part in self._simcc_logits(features))
+            calibration = self.calibration(head)
+            scores = self._simcc.decode(x, y, "argmax").scores
+            scores = scores if calibration is None else calibration.score(scores)
+            sample = partial(self._simcc.field, x, y, scores=scores)
+        elif head == "heatmap":
+            sample = partial(self._heatmap.field, to_numpy(self._heatmaps(features))[:, chosen])
+        else:
+            sample = partial(
+                sample_lattice,
+                self._field(features, check),
+                self.size,
+                joints=chosen,
+                exact=exact,
             )
-        return result
+
+        def draw(columns: NDArray[np.floating], rows: NDArray[np.floating]) -> Floats:
+            inside_x = (columns >= -0.5) & (columns <= self.size[0] - 0.5)
+            inside_y = (rows >= -0.5) & (rows <= self.size[1] - 0.5)
+            result = np.zeros((len(features), len(chosen), len(rows), len(columns)), np.float32)
+            xs, ys = columns[inside_x], rows[inside_y]
+            if len(xs) and len(ys) and chosen:
+                values = sample(xs, ys)
+                result[:, :, inside_y[:, None] & inside_x] = values.reshape(
+                    *values.shape[:2], len(ys) * len(xs)
+                )
+            return result
+
+        return draw
 
     def _simcc_logits(self, features: Features) -> tuple[Array, Array]:
         x, y = self.engine.head("simcc", _single(features.plain))

@@ -185,17 +185,12 @@ def run_field(
     joints = len(model.keypoints) if query.keypoints is None else len(query.keypoints)
     shape = 1 if query.merged else joints, len(query.rows), len(query.columns)
     values = np.empty(shape, np.float32)
+    draw = model.sampler(
+        query.features, query.head, keypoints=query.keypoints, exact=query.exact, check=pause
+    )
     for band in query.bands():
         pause()
-        (part,) = model.field(
-            query.features,
-            query.head,
-            query.columns,
-            query.rows[band],
-            keypoints=query.keypoints,
-            exact=query.exact,
-            check=pause,
-        )
+        (part,) = draw(query.columns, query.rows[band])
         values[:, band] = part.max(axis=0, keepdims=True) if query.merged else part
     if not np.isfinite(values).all():
         return EngineFailed("the engine gave numbers that are not finite for this heatmap")
