@@ -213,3 +213,15 @@ def test_every_setting_that_the_images_name_is_one(
     settings = Settings()
     assert (settings.host, settings.port, settings.latest) == ("0.0.0.0", 8000, True)
     assert settings.device == {"cpu": "cpu", "gpu": "cuda"}[target]
+
+
+def test_both_images_run_one_version_of_the_runtime() -> None:
+    constraints = (ROOT / "constraints.txt").read_text()
+    (pinned,) = re.findall(r"^onnxruntime==(\S+)$", constraints, re.MULTILINE)
+    assert f"ONNXRUNTIME_GPU={pinned}" in (ROOT / "docker/Dockerfile").read_text()
+
+
+def test_nothing_is_published_beyond_this_machine() -> None:
+    ports = [port for each in services().values() for port in each.get("ports", [])]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)

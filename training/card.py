@@ -134,6 +134,7 @@ def compose(
         "default": manifest.default_head,
         "config": f"{config.parent.name}/{config.name}",
         "date": manifest.provenance.date,
+        "checkpoints": experiment.serving.checkpoints,
         "data": experiment.serving.data,
         "start": experiment.serving.start,
         "licence": manifest.licence,

@@ -102,6 +102,7 @@ class Serving(_Strict):
     nerpe: Literal["progressive", "standard"] = "progressive"
     resolution: int = Field(512, ge=16, le=2048)
     largest_batch: int = 32
+    checkpoints: str = Field("of the last step", description="which averaged weights are served")
     data: str = Field(description="what the weights learnt from")
     start: str = Field(description="what they started from, and its licence")
 

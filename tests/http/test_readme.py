@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from models.bundle import BUNDLES, load_bundle
 from tests.http.serving import Running, running
 
 ROOT = Path(__file__).parents[2]
@@ -61,3 +62,13 @@ def test_a_line_of_the_readme_answers(line: str, server: Running, folder: Path) 
 
 def test_the_readme_has_lines_to_test() -> None:
     assert len(LINES) >= 5
+
+
+def test_the_answer_it_shows_is_one_of_the_default_head() -> None:
+    (text,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
+    shown, heads = json.loads(text), load_bundle(BUNDLES / "pose-s").pose
+    decode = getattr(heads.heads, heads.default_head).decode
+    assert (shown["head"], shown["decode"]) == (heads.default_head, decode)
+    box, image = shown["people"][0]["box"], shown["image"]
+    assert box["x"] + box["width"] <= image["width"]
+    assert box["y"] + box["height"] <= image["height"]

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from models.bundle import BUNDLES, Bundle, load_bundle
 from models.calibration import IDENTITY
 from models.detectors import load_detector
-from models.engines import EngineError, load_engine
+from models.engines import EngineError, Precision, load_engine
 from models.engines.auto import SCORED, sample_crops
 from models.engines.torch_graph import TorchGraph
 from models.pose import PoseModel
@@ -122,9 +122,10 @@ def test_people_are_found_by_the_same_boxes(crops: NDArray[np.uint8]) -> None:
         )
 
 
-def test_a_precision_that_moves_joints_is_refused(bundle: Bundle) -> None:
-    with pytest.raises(EngineError, match=r"torch-bf16 puts joints of head .* px"):
-        load_engine(bundle, engine="torch", precision="bf16", threads=1)
+@pytest.mark.parametrize("precision", ["bf16", "f16"])
+def test_a_precision_that_moves_joints_is_refused(bundle: Bundle, precision: Precision) -> None:
+    with pytest.raises(EngineError, match=rf"torch-{precision} puts joints of head .* px"):
+        load_engine(bundle, engine="torch", precision=precision, threads=1)
 
 
 def _graph(path: Path, operator: str, **attributes: int | list[int]) -> Path:

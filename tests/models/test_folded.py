@@ -16,6 +16,7 @@ from models.networks.encoders import Normalise
 from models.networks.folded import FoldedEncoder, FoldedExchange, FoldedTrunk
 from models.networks.layout import Layout
 from models.networks.tinypose import TinyPoseTrunk, load_pp_tinypose
+from tests.norms import shaken
 from training.data.images import read_image
 from training.export import export_graph
 from training.train import fold_batch_norm
@@ -29,16 +30,7 @@ WEIGHTS = "models/teacher/tinypose_256x192_convs_fp16.safetensors"
 def trunk() -> TinyPoseTrunk:
     """Random weights, every bias and norm other than its neighbours'."""
     torch.manual_seed(0)
-    trunk = TinyPoseTrunk()
-    for norm in trunk.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            norm.running_mean.normal_(0, 0.1)
-            norm.running_var.uniform_(0.5, 2)
-            nn.init.uniform_(norm.weight, 0.5, 2)
-            nn.init.normal_(norm.bias, 0, 0.1)
-    return trunk.eval()
+    return shaken(TinyPoseTrunk())
 
 
 def _folded(trunk: TinyPoseTrunk) -> TinyPoseTrunk:

@@ -13,6 +13,7 @@ from models.networks.encoders import Normalise, TimmEncoder, build_encoder
 from models.networks.heads import HeatmapHead, SimccHead
 from models.networks.pose import PoseNetwork, PoseShape
 from models.networks.tinypose import TinyPoseTrunk, load_pp_tinypose
+from tests.norms import shaken
 from training.data.images import read_image
 from training.train import fold_batch_norm
 
@@ -24,20 +25,6 @@ WEIGHTS = "tinypose_256x192_convs_fp16.safetensors"
 
 def _count(*modules: nn.Module) -> int:
     return sum(p.numel() for module in modules for p in module.parameters())
-
-
-def _shaken(module: nn.Module) -> nn.Module:
-    """In eval mode, with batch norms that have seen something."""
-    torch.manual_seed(0)
-    for norm in module.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            norm.running_mean.normal_(0, 0.1)
-            norm.running_var.uniform_(0.5, 2)
-            nn.init.uniform_(norm.weight, 0.5, 2)
-            nn.init.normal_(norm.bias, 0, 0.1)
-    return module.eval()
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +98,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["tinypose", "timm:resnet18:32", "timm:mobilenetv2_050:16"])
 def test_folding_is_exact_in_eval_mode(name: str) -> None:
-    encoder = _shaken(build_encoder(name))
+    encoder = shaken(build_encoder(name))
     crop = torch.randn((1, 3, 64, 64))
     with torch.no_grad():
         before = encoder(crop)
@@ -131,7 +118,7 @@ class _NormWithActivation(nn.BatchNorm2d):
 
 
 def test_folding_leaves_a_norm_alone_that_does_more_than_norm() -> None:
-    layers = _shaken(nn.Sequential(nn.Conv2d(3, 4, 3), _NormWithActivation(4)))
+    layers = shaken(nn.Sequential(nn.Conv2d(3, 4, 3), _NormWithActivation(4)))
     crop = torch.randn((1, 3, 8, 8))
     with torch.no_grad():
         before = layers(crop)

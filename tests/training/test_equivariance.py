@@ -76,7 +76,7 @@ def test_the_table_has_a_row_a_decode() -> None:
 
 
 @pytest.mark.data
-def test_served_joints_stay_within_a_pixel_and_a_coarse_decode_does_not(
+def test_served_joints_move_less_with_the_crop_than_a_coarse_decode_s(
     data: Path, tmp_path: Path
 ) -> None:
     bundle = load_bundle(BUNDLES / "pose-s")

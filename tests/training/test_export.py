@@ -14,6 +14,7 @@ from models.codecs import SimccLabels
 from models.engines import Engine, load_engine
 from models.networks.pose import PoseNetwork, PoseShape
 from models.pose import PoseModel
+from tests.norms import shaken
 from training import export
 from training.config import Serving
 from training.export import ExportError, export_bundle
@@ -29,17 +30,10 @@ SERVING = Serving(
 
 @pytest.fixture(scope="module")
 def network() -> PoseNetwork:
-    """With batch norms that have seen something, so that folding them wrong would show."""
     torch.manual_seed(0)
-    network = PoseNetwork(SHAPE)
-    for norm in network.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            norm.running_mean.normal_(0, 0.1)
-            norm.running_var.uniform_(0.5, 2)
+    network = shaken(PoseNetwork(SHAPE))
     nn.init.normal_(network.simcc.x.weight)
-    return network.eval()
+    return network
 
 
 def _export(network: PoseNetwork, folder: Path) -> None:
