@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.geometry import denormalise
+from models.codecs import HeatmapCodec
+from models.geometry import Size, denormalise
 from models.networks.pose import HeadName, PoseNetwork
 from training.config import LossWeights, Sampling, SimccLoss
+from training.teacher import teacher_codec
 
 Batch = dict[str, Tensor]
 
@@ -39,7 +41,8 @@ def pose_losses(
     Args:
         network: for its heads and codecs.
         features: (B, C, h, w).
-        batch: points (B, K, 2) crop px, visible (B, K) bool, and with a teacher maps (B, K, r, c).
+        batch: points (B, K, 2) crop px, visible (B, K) bool, and with a teacher maps (B, K, r, c), on
+            a grid of their own.
         teacher_share: of a labelled joint's target.
         samples: positions a cell for NerPE, fresh each step.
         generator: of the positions.
@@ -71,7 +74,7 @@ def _simcc(
     codec = network.shape.simcc
     x, y, weight = codec.encode(batch["points"], batch["visible"])
     if "maps" in batch:
-        seen = network.heatmap_codec.decode(batch["maps"], "dark")
+        seen = _codec_of(batch["maps"], network.shape.size).decode(batch["maps"], "dark")
         teacher_x, teacher_y, inside = codec.encode(seen.points, seen.scores > 0)
         # Nothing seen is spread over the whole axis, so that a missing joint's peak is low.
         sure = ((seen.scores - 0.1) / 0.6).clamp(0, 1) * inside
@@ -118,12 +121,31 @@ def _heatmap(network: PoseNetwork, features: Tensor, batch: Batch, share: float)
         batch["points"], batch["visible"], rounded=network.shape.heatmap_rounded
     )
     if "maps" in batch:
-        maps = batch["maps"]
+        maps = resampled(batch["maps"], network.heatmap_codec)
         mixed = (1 - share) * target + share * maps
         target = torch.where((weight > 0)[..., None, None], mixed, maps)
         weight = torch.ones_like(weight)
     error = (network.heatmap(features) - target).square().mean((-2, -1))
     return 0.5 * torch.mean(error * weight)
+
+
+def _codec_of(maps: Tensor, size: Size) -> HeatmapCodec:
+    rows, columns = maps.shape[-2:]
+    return teacher_codec(size, (columns, rows))
+
+
+def resampled(maps: Tensor, codec: HeatmapCodec) -> Tensor:
+    """What the teachers saw, (B, K, r, c), on the grid of a codec of the same crop."""
+    seen = _codec_of(maps, codec.size)
+    if (seen.grid, seen.mapping) == (codec.grid, codec.mapping):
+        return maps
+    columns, rows = (torch.arange(count, dtype=maps.dtype) for count in codec.grid)
+    cells = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1).to(maps.device)
+    last = torch.tensor(seen.grid, dtype=maps.dtype, device=maps.device) - 1
+    at = 2 * seen.to_grid(codec.to_crop(cells)) / last - 1
+    return functional.grid_sample(
+        maps, at.expand(len(maps), *at.shape), align_corners=True, padding_mode="zeros"
+    )
 
 
 def _nerpe(

@@ -1,7 +1,8 @@
 """What the teachers see of each person, computed once: the mean of their heatmaps with flip.
 
 The maps are those of the person's plain crop. An augmented crop's maps are warped from them
-(`training.data.examples`), so training pays nothing for its teachers.
+(`training.data.examples`), so training pays nothing for its teachers. They stay on the
+teachers' own grid, whatever the size of the network's crops.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from models.geometry import CropGeometry, Size
 from models.keypoints import COCO17
 from training.data.annotations import LabelledPerson
 from training.data.images import read_image
-from training.errors import DataError
 
 SIZE: Size = (192, 256)
 GRID: Size = (48, 64)
+SIGMA = 2.0
+"""Cells; of the labels that they learnt from."""
 BATCH = 8
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
 _STD = np.array([0.229, 0.224, 0.225], np.float32) * 255
@@ -35,18 +37,9 @@ def plain_crop(person: LabelledPerson) -> CropGeometry:
     return CropGeometry.from_box(person.box, SIZE, matrix="udp")
 
 
-def check_grid(codec: HeatmapCodec) -> None:
-    """What the teachers see is learnt cell by cell, so the network's grid must be theirs.
-
-    Raises:
-        DataError: it is another.
-    """
-    if (codec.grid, codec.mapping) != (GRID, "udp"):
-        raise DataError(
-            f"the teachers' maps are a udp grid of {GRID[0]} x {GRID[1]} cells, this network's a "
-            f"{codec.mapping} one of {codec.grid[0]} x {codec.grid[1]}: choose a shape that has "
-            "theirs, or leave out [teachers]"
-        )
+def teacher_codec(size: Size, grid: Size = GRID) -> HeatmapCodec:
+    """How the teachers' maps lie in crops of any size (width, height)."""
+    return HeatmapCodec(size, grid, SIGMA, "udp")
 
 
 def observe(people: list[LabelledPerson], teachers: Iterable[Path], output: Path) -> None:

@@ -25,7 +25,6 @@ from training.order import rank
 from training.prepare import read_source
 from training.progress import console
 from training.run import Run, write_checkpoint
-from training.teacher import check_grid
 
 
 def train(experiment: Experiment) -> Path:
@@ -51,8 +50,6 @@ def train(experiment: Experiment) -> Path:
     else:
         state = None
         network = start_network(experiment)
-        if experiment.teachers is not None:
-            check_grid(network.heatmap_codec)
         if rank() == 0:
             train_heads(network, data, experiment, experiment.warm_up, device)
         if dist.is_initialized():
@@ -99,9 +96,21 @@ def training_data(experiment: Experiment) -> ConcatDataset[Batch]:
 
 def start_network(experiment: Experiment) -> PoseNetwork:
     """The network before its first step."""
+    start = experiment.start
+    if start is not None and start.suffix == ".pt":
+        network = _shaped(experiment)
+        trained = torch.load(start, weights_only=True)["ema"]
+        own = network.state_dict()
+        # Of another size of crop, whose linear layers are others; its warm-up trains what is new.
+        fit = {n: t for n, t in trained.items() if n in own and own[n].shape == t.shape}
+        lacking = [n for n in own if n.startswith("encoder.") and n not in fit]
+        if lacking:
+            raise DataError(f"{start} is of another encoder: it has no fitting {lacking[0]}")
+        network.load_state_dict(own | fit)
+        return network
     network = PoseNetwork(experiment.shape)
-    if experiment.start is not None and isinstance(network.encoder, TinyPoseTrunk):
-        own_head = load_pp_tinypose(network.encoder, experiment.start)
+    if start is not None and isinstance(network.encoder, TinyPoseTrunk):
+        own_head = load_pp_tinypose(network.encoder, start)
         if "heatmap" in experiment.shape.heads:
             network.heatmap.get_submodule("joints").load_state_dict(own_head)
     if experiment.fold:

@@ -1,15 +1,17 @@
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from models.codecs import HeatmapCodec
 from models.networks.pose import PoseNetwork, PoseShape
 from training.config import LossWeights, SimccLoss
-from training.losses import Batch, divergence, pose_losses, sampled, weighted
+from training.losses import Batch, divergence, pose_losses, resampled, sampled, weighted
+from training.teacher import teacher_codec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -323,3 +325,22 @@ def test_a_network_with_one_head_has_one_loss(batch: Batch) -> None:
     network = PoseNetwork(replace(SHAPE, heads=("nerpe",)))
     assert list(_losses(network, batch)) == ["nerpe"]
     assert not hasattr(network, "simcc")
+
+
+@pytest.mark.parametrize("mapping", ["udp", "legacy"])
+@pytest.mark.parametrize("size", [(192, 256), (96, 128), (64, 64)])
+def test_what_teachers_saw_lies_at_the_same_place_on_any_grid(
+    size: tuple[int, int], mapping: Literal["udp", "legacy"]
+) -> None:
+    """A bump two of the teachers' cells wide, resampled, is the label of an own grid as wide."""
+    seen = teacher_codec(size)
+    own = HeatmapCodec(size, (size[0] // 4, size[1] // 4), 1.0, mapping)
+    points = torch.tensor(size) * torch.tensor([[[0.31, 0.42], [0.5, 0.7], [0.25, 0.8]]])
+    everyone = torch.ones((1, 3), dtype=torch.bool)
+    maps = resampled(seen.encode(points, everyone)[0], own)
+    assert maps.shape[-2:] == (own.grid[1], own.grid[0])
+    columns, rows = (torch.arange(count, dtype=torch.float32) for count in own.grid)
+    weight = maps / maps.sum((-2, -1), keepdim=True)
+    centre = torch.stack([(weight.sum(-2) * columns).sum(-1), (weight.sum(-1) * rows).sum(-1)], -1)
+    off = (own.to_crop(centre) - points).abs() / torch.tensor(seen.pitch)
+    assert off.max() < 0.1

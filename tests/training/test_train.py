@@ -19,7 +19,6 @@ from training.config import (
     HeadPhase,
     Schedule,
     Serving,
-    Teachers,
     load_experiment,
 )
 from training.data.examples import Augmentation
@@ -128,15 +127,25 @@ def test_a_step_that_is_taken_again_is_in_the_log_once(
     ]  # fmt: skip
 
 
-def test_teachers_that_see_another_grid_are_refused(
+def test_a_network_of_smaller_crops_starts_from_a_larger_ones_average(
     configure: Callable[..., Experiment],
 ) -> None:
-    experiment = configure(teachers=Teachers(files=[]))
-    experiment.folder.mkdir()
-    np.save(experiment.teacher_file(0), np.zeros((5, 17, 64, 48), np.float16))
-    with pytest.raises(DataError, match="udp grid of 48 x 64 cells, this network's a udp one of"):
-        train(experiment)
-    assert not experiment.last.exists()
+    larger = configure(name="larger")
+    trained = averaged_network(larger, [train(larger)]).state_dict()
+    small = configure(shape=replace(SHAPE, size=(32, 32)), start=larger.last)
+    start = start_network(small).state_dict()
+    # The encoder and the heads' convolutions; SimCC's linear layers are as wide as the crop.
+    same = {name for name in start if torch.equal(start[name], trained[name])}
+    assert {name for name in start if name.startswith(("encoder.", "heatmap."))} <= same
+    assert {name for name in start if name.startswith("simcc.")} - same
+
+
+def test_a_checkpoint_of_another_encoder_is_refused(configure: Callable[..., Experiment]) -> None:
+    larger = configure(name="larger")
+    train(larger)
+    other = configure(shape=replace(SHAPE, encoder="timm:mobilenetv2_100:16"), start=larger.last)
+    with pytest.raises(DataError, match="of another encoder"):
+        start_network(other)
 
 
 def test_training_moves_every_part_and_the_average_follows(
