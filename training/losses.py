@@ -41,8 +41,8 @@ def pose_losses(
     Args:
         network: for its heads and codecs.
         features: (B, C, h, w).
-        batch: points (B, K, 2) crop px, visible (B, K) bool, and with a teacher maps (B, K, r, c), on
-            a grid of their own.
+        batch: points (B, K, 2) crop px, visible (B, K) bool, and with a teacher maps (B, K, r, c)
+            on a grid of their own.
         teacher_share: of a labelled joint's target.
         samples: positions a cell for NerPE, fresh each step.
         generator: of the positions.
