@@ -134,10 +134,12 @@ def test_a_network_of_smaller_crops_starts_from_a_larger_ones_average(
     trained = averaged_network(larger, [train(larger)]).state_dict()
     small = configure(shape=replace(SHAPE, size=(32, 32)), start=larger.last)
     start = start_network(small).state_dict()
-    # The encoder and the heads' convolutions; SimCC's linear layers are as wide as the crop.
-    same = {name for name in start if torch.equal(start[name], trained[name])}
+    same = {
+        name for name in start.keys() & trained.keys() if torch.equal(start[name], trained[name])
+    }
     assert {name for name in start if name.startswith(("encoder.", "heatmap."))} <= same
-    assert {name for name in start if name.startswith("simcc.")} - same
+    # SimCC's linear layers are as wide as the crop.
+    assert any(name.startswith("simcc.") for name in start.keys() - same)
 
 
 def test_a_checkpoint_of_another_encoder_is_refused(configure: Callable[..., Experiment]) -> None:
