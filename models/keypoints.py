@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from models import wholebody
+
 RGB = tuple[int, int, int]
 
 # Told apart by colour-blind eyes too (Okabe and Ito's palette).
@@ -153,4 +155,36 @@ MPII16 = KeypointSet(
     ),
 )  # fmt: skip
 
-KEYPOINT_SETS = {keypoints.name: keypoints for keypoints in (COCO17, LSP14, CROWDPOSE14, MPII16)}
+HALPE26 = KeypointSet(
+    name="halpe26",
+    names=(
+        *COCO17.names, "head", "neck", "hip", "left_big_toe", "right_big_toe", "left_small_toe",
+        "right_small_toe", "left_heel", "right_heel",
+    ),
+    skeleton=(
+        ("left_ankle", "left_knee"), ("left_knee", "left_hip"), ("left_hip", "hip"),
+        ("right_ankle", "right_knee"), ("right_knee", "right_hip"), ("right_hip", "hip"),
+        ("head", "neck"), ("neck", "hip"), ("neck", "left_shoulder"), ("neck", "right_shoulder"),
+        ("left_shoulder", "left_elbow"), ("left_elbow", "left_wrist"),
+        ("right_shoulder", "right_elbow"), ("right_elbow", "right_wrist"),
+        ("left_eye", "right_eye"), ("nose", "left_eye"), ("nose", "right_eye"),
+        ("left_eye", "left_ear"), ("right_eye", "right_ear"),
+        ("left_ear", "left_shoulder"), ("right_ear", "right_shoulder"),
+        ("left_ankle", "left_big_toe"), ("left_ankle", "left_small_toe"),
+        ("left_ankle", "left_heel"), ("right_ankle", "right_big_toe"),
+        ("right_ankle", "right_small_toe"), ("right_ankle", "right_heel"),
+    ),
+    sigmas=(*COCO17.sigmas, 0.026, 0.026, 0.066, 0.079, 0.079, 0.079, 0.079, 0.079, 0.079),
+)  # fmt: skip
+
+WHOLEBODY133 = KeypointSet(
+    name="wholebody133",
+    names=(*COCO17.names, *wholebody.PARTS),
+    skeleton=(*COCO17.skeleton, *wholebody.EDGES),
+    sigmas=(*COCO17.sigmas, *wholebody.SIGMAS),
+)
+
+KEYPOINT_SETS = {
+    keypoints.name: keypoints
+    for keypoints in (COCO17, HALPE26, WHOLEBODY133, LSP14, CROWDPOSE14, MPII16)
+}

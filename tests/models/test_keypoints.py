@@ -3,7 +3,18 @@ from pathlib import Path
 
 import pytest
 
-from models.keypoints import COCO17, KEYPOINT_SETS, LEFT, LSP14, MIDDLE, RIGHT, KeypointSet
+from models import wholebody
+from models.keypoints import (
+    COCO17,
+    HALPE26,
+    KEYPOINT_SETS,
+    LEFT,
+    LSP14,
+    MIDDLE,
+    RIGHT,
+    WHOLEBODY133,
+    KeypointSet,
+)
 
 sets = pytest.mark.parametrize("keypoints", KEYPOINT_SETS.values(), ids=KEYPOINT_SETS.keys())
 
@@ -30,7 +41,27 @@ def test_mirroring_swaps_the_sides_and_undoes_itself(keypoints: KeypointSet) -> 
     # A limb's mirror image is a limb, and both sides are as hard to place.
     edges = {frozenset(edge) for edge in keypoints.edges}
     assert {frozenset(keypoints.mirror[i] for i in edge) for edge in edges} == edges
-    assert [keypoints.sigmas[index] for index in keypoints.mirror] == list(keypoints.sigmas)
+    uneven = {*wholebody.FEET, *wholebody.FACE}  # as published
+    for name, index, sigma in zip(keypoints.names, keypoints.mirror, keypoints.sigmas, strict=True):
+        assert keypoints.sigmas[index] == sigma or (keypoints is WHOLEBODY133 and name in uneven)
+
+
+def test_larger_sets_begin_with_coco_s_and_have_the_published_mirror_pairs() -> None:
+    assert (len(HALPE26), len(WHOLEBODY133)) == (26, 133)
+    for keypoints in (HALPE26, WHOLEBODY133):
+        assert keypoints.names[:17] == COCO17.names
+        assert keypoints.sigmas[:17] == COCO17.sigmas
+        assert keypoints.mirror[:17] == COCO17.mirror
+    assert HALPE26.mirror[17:] == (17, 18, 19, 21, 20, 23, 22, 25, 24)
+    assert WHOLEBODY133.mirror[17:23] == (20, 21, 22, 17, 18, 19)
+    # mmpose's `swap` of iBUG's 68 landmarks: outlines reversed, pairs elsewhere.
+    face = [
+        *range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, *range(35, 30, -1),
+        45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40,
+        54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65,
+    ]  # fmt: skip
+    assert [index - 23 for index in WHOLEBODY133.mirror[23:91]] == face
+    assert WHOLEBODY133.mirror[91:] == (*range(112, 133), *range(91, 112))
 
 
 def test_sigmas_are_coco_s_constants() -> None:
