@@ -186,5 +186,5 @@ WHOLEBODY133 = KeypointSet(
 
 KEYPOINT_SETS = {
     keypoints.name: keypoints
-    for keypoints in (COCO17, HALPE26, WHOLEBODY133, LSP14, CROWDPOSE14, MPII16)
+    for keypoints in (COCO17, LSP14, CROWDPOSE14, MPII16, HALPE26, WHOLEBODY133)
 }
