@@ -1,4 +1,4 @@
-"""The README's table of heads: no figure in it is typed by hand."""
+"""The README's tables of heads, one a bundle: no figure in them is typed by hand."""
 
 from __future__ import annotations
 
@@ -11,13 +11,7 @@ from training.errors import DataError
 from training.evaluation import GROUND_TRUTH, Evaluation
 from training.report import default_rows
 
-BEGIN, END = "<!-- figures: written by `subpose-train card` -->", "<!-- /figures -->"
-
-WHEN = {
-    "simcc": "two short vectors a joint: positions finer than a pixel without a grid",
-    "nerpe": "a continuous field: heatmaps at any resolution that are computed, not interpolated",
-    "heatmap": "the default where it measures best; what other tools expect",
-}
+BEGIN, END = "<!-- figures of {}: written by `subpose-train card` -->", "<!-- /figures -->"
 
 
 def write_readme(readme: Path, folder: Path) -> None:
@@ -28,15 +22,17 @@ def write_readme(readme: Path, folder: Path) -> None:
         folder: of the bundle, with `evaluation.json` in it.
 
     Raises:
-        DataError: the README has no marks.
+        DataError: the README has no marks for this bundle.
     """
     text = readme.read_text()
-    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
+    manifest = load_bundle(folder).pose
+    begin = BEGIN.format(manifest.name)
+    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(END)}", re.DOTALL)
     if not pattern.search(text):
-        raise DataError(f"{readme} has no {BEGIN} ... {END}")
+        raise DataError(f"{readme} has no {begin} ... {END}")
     evaluation = Evaluation.model_validate_json((folder / "evaluation.json").read_bytes())
-    table = heads_table(evaluation, load_bundle(folder).pose)
-    write_whole(readme, pattern.sub(f"{BEGIN}\n{table}\n{END}", text))
+    table = heads_table(evaluation, manifest)
+    write_whole(readme, pattern.sub(f"{begin}\n{table}\n{END}", text))
 
 
 def heads_table(evaluation: Evaluation, manifest: PoseManifest) -> str:
@@ -51,14 +47,14 @@ def heads_table(evaluation: Evaluation, manifest: PoseManifest) -> str:
 
     detectors = sorted({row.boxes for row in evaluation.rows} - {GROUND_TRUTH})
     lines = [
-        "| head | decode | AP, labelled boxes | with `flip=true` | photo to joints | when |",
-        "|---|---|---|---|---|---|",
+        "| head | decode | AP, labelled boxes | with `flip=true` | photo to joints |",
+        "|---|---|---|---|---|",
     ]
     for head in manifest.heads.names:
         spec = getattr(manifest.heads, head)
         whole = row(head, detectors[0], flip=False) if detectors else "not measured"
         lines.append(
             f"| `{head}` | {spec.decode} | {row(head, GROUND_TRUTH, flip=False)} | "
-            f"{row(head, GROUND_TRUTH, flip=True)} | {whole} | {WHEN[head]} |"
+            f"{row(head, GROUND_TRUTH, flip=True)} | {whole} |"
         )
     return "\n".join(lines)
