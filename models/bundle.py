@@ -6,24 +6,13 @@ ever unpickled; weights are ONNX files.
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import ValidationError
 
-from models.calibration import Calibration
-from models.keypoints import KEYPOINT_SETS
+from models.manifest import MANIFEST, DetectorManifest, Manifest, PoseManifest
 
 BUNDLES = Path(__file__).parent / "bundles"
 """The committed weights."""
@@ -33,178 +22,12 @@ class BundleError(Exception):
     """A bundle that cannot be loaded; the message says which, why and what to do."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Normalisation(_Strict):
-    """(value - mean) / std, channel by channel in the input's order, on 0 to 255."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
-class InputSpec(_Strict):
-    """What the first graph takes. `normalisation` is null where the graph does it itself."""
-
-    width: int = Field(ge=16, le=4096)
-    height: int = Field(ge=16, le=4096)
-    layout: Literal["NHWC", "NCHW"] = "NHWC"
-    dtype: Literal["uint8", "float32"] = "uint8"
-    channels: Literal["RGB", "BGR"] = "RGB"
-    normalisation: Normalisation | None = None
-    largest_batch: int = Field(ge=1, le=1024, description="1 where the batch axis is fixed")
-
-
-class CropSpec(_Strict):
-    """How a box becomes a crop."""
-
-    matrix: Literal["legacy", "udp"]
-    padding: float = Field(ge=1, le=2)
-
-
-class _HeadSpec(_Strict):
-    """What every head has."""
-
-    graph: str
-    calibration: Calibration | None = Field(
-        None, description="null: scores are raw peaks, and no joint has a sigma"
-    )
-
-
-class SimccSpec(_HeadSpec):
-    """Graph: features -> logits x (B, K, W*split), y (B, K, H*split)."""
-
-    split: float = Field(ge=1)
-    sigma: tuple[float, float] = Field(description="of the labels in bins, x and y")
-    window: float = Field(2.0, gt=0, description="sigmas around the peak in the expectation")
-    decode: Literal["expectation", "argmax"]
-
-
-class HeatmapSpec(_HeadSpec):
-    """Graph: features -> (B, K, height, width)."""
-
-    width: int = Field(ge=4)
-    height: int = Field(ge=4)
-    grid: Literal["legacy", "udp"]
-    sigma: float = Field(gt=0, description="of the labels in cells")
-    blur: int = Field(ge=1, description="DARK's Gaussian kernel in cells, odd; 1 for none")
-    decode: Literal["dark", "quarter", "argmax"]
-
-    @field_validator("blur")
-    @classmethod
-    def _odd(cls, blur: int) -> int:
-        if blur % 2 == 0:
-            raise ValueError(f"a kernel of {blur} cells has no middle: it must be odd")
-        return blur
-
-
-class NerpeSpec(_HeadSpec):
-    """Graphs: features -> cells (B, C, height, width); cells, points (B, Q, 2) -> (B, Q, K)."""
-
-    cells: str
-    width: int = Field(ge=1, description="of the grid of cells")
-    height: int = Field(ge=1)
-    sigma: float = Field(gt=0, description="of the targets, in normalised positions")
-    decode: Literal["progressive", "standard"]
-    resolution: int = Field(ge=16, le=2048)
-
-
-class Heads(_Strict):
-    """The heads a pose bundle has; at least one."""
-
-    simcc: SimccSpec | None = None
-    nerpe: NerpeSpec | None = None
-    heatmap: HeatmapSpec | None = None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the heads that are there."""
-        return tuple(name for name in type(self).model_fields if getattr(self, name) is not None)
-
-
-class Provenance(_Strict):
-    """Where weights come from."""
-
-    data: str
-    start: str = Field(description="the weights training started from, with their licence")
-    recipe: str
-    date: datetime.date
-
-
-class _Manifest(_Strict):
-    schema_version: Literal[1]
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
-    input: InputSpec
-    files: dict[str, str] = Field(description="sha256 of every file of weights")
-    licence: str
-    provenance: Provenance
-    accuracy: dict[str, float] = Field(description="measured, each by the command in the card")
-
-
-class PoseManifest(_Manifest):
-    """Of a pose model: one encoder and its heads."""
-
-    kind: Literal["pose"]
-    keypoint_set: str
-    crop: CropSpec
-    encoder: str
-    feature_shape: tuple[int, int, int] = Field(description="channels, height, width")
-    heads: Heads
-    default_head: Literal["simcc", "nerpe", "heatmap"]
-
-    @model_validator(mode="after")
-    def _consistent(self) -> PoseManifest:
-        if self.keypoint_set not in KEYPOINT_SETS:
-            known = ", ".join(KEYPOINT_SETS)
-            raise ValueError(f"keypoint_set {self.keypoint_set!r} is not one of {known}")
-        plain = InputSpec(
-            width=self.input.width,
-            height=self.input.height,
-            largest_batch=self.input.largest_batch,
-        )
-        if self.input != plain:
-            raise ValueError("input: a pose encoder takes NHWC uint8 RGB and normalises it itself")
-        if self.default_head not in self.heads.names:
-            raise ValueError(f"default_head {self.default_head!r} is not among the heads")
-        graphs = {self.encoder}
-        for name in self.heads.names:
-            spec = getattr(self.heads, name)
-            graphs |= {spec.graph} | ({spec.cells} if isinstance(spec, NerpeSpec) else set())
-        if graphs != set(self.files):
-            raise ValueError(f"files {sorted(self.files)} are not the graphs {sorted(graphs)}")
-        return self
-
-
-class DetectorManifest(_Manifest):
-    """Of a person detector: one graph and how its output is read."""
-
-    kind: Literal["detector"]
-    graph: str
-    decoder: Literal["rtmdet", "yolox"]
-    score_threshold: float = Field(ge=0, le=1)
-    nms_threshold: float = Field(ge=0, le=1, description="IoU above which the lower box goes")
-    further_sizes: tuple[tuple[int, int], ...] = Field(
-        default=(), description="width, height; a photo goes into the size in which it is largest"
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> DetectorManifest:
-        if set(self.files) != {self.graph}:
-            raise ValueError(f"files {sorted(self.files)} are not the graph {self.graph!r}")
-        return self
-
-
-Manifest = Annotated[PoseManifest | DetectorManifest, Field(discriminator="kind")]
-_MANIFEST: TypeAdapter[PoseManifest | DetectorManifest] = TypeAdapter(Manifest)
-
-
 @dataclass(frozen=True, slots=True)
 class Bundle:
     """A folder of verified weights."""
 
     path: Path
-    manifest: PoseManifest | DetectorManifest
+    manifest: Manifest
     digest: str
     """By `weights_digest`."""
 
@@ -255,7 +78,7 @@ def load_bundle(path: Path) -> Bundle:
     except OSError as error:
         raise BundleError(f"{path.name}: no readable manifest.json ({error.strerror})") from error
     try:
-        manifest = _MANIFEST.validate_json(text)
+        manifest = MANIFEST.validate_json(text)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc'])) or 'manifest'}: {problem['msg']}"
@@ -277,7 +100,7 @@ def load_bundle(path: Path) -> Bundle:
     return Bundle(path, manifest, weights_digest(manifest))
 
 
-def weights_digest(manifest: PoseManifest | DetectorManifest) -> str:
+def weights_digest(manifest: Manifest) -> str:
     """`sha256:` and the digest of every file and of how they are used: all that bears on answers.
 
     What is merely said of the weights, as their accuracy is, may change without them.
@@ -292,6 +115,24 @@ def find_bundles(folder: Path = BUNDLES) -> dict[str, Path]:
     Hidden ones, in which an export writes its draft, do not count.
     """
     return {path.parent.name: path.parent for path in sorted(folder.glob("[!.]*/manifest.json"))}
+
+
+def bundle_path(which: str | Path, *besides: str) -> Path:
+    """Where a bundle lies that somebody asks for.
+
+    Args:
+        which: the name of a committed one, or the path of one.
+        besides: other names that could have been given, for who is refused to read.
+
+    Raises:
+        BundleError: neither.
+    """
+    committed = find_bundles()
+    path = committed.get(str(which), Path(which))
+    if not path.is_dir():
+        known = ", ".join([*committed, *besides])
+        raise BundleError(f"no bundle {str(which)!r}: give one of {known}, or a bundle's folder")
+    return path
 
 
 def file_digest(path: Path) -> str:

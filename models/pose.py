@@ -2,71 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.arrays import Array, namespace, to_numpy
-from models.bundle import Bundle, HeatmapSpec, NerpeSpec, SimccSpec
+from models.bundle import Bundle, weights_digest
 from models.calibration import Calibration
 from models.codecs import Decoded, HeatmapCodec, NerpeCodec, SimccCodec
 from models.engines import Engine, Floats
+from models.features import Features
 from models.geometry import Box, CropGeometry
 from models.keypoints import KEYPOINT_SETS
+from models.manifest import HeatmapSpec, NerpeSpec, SimccSpec
 from models.nerpe_field import NerpeField
 from models.nerpe_lattice import sample_lattice
-
-
-@dataclass(frozen=True, slots=True)
-class Features:
-    """What the encoder saw of a batch of crops, and, with flip, of their mirror images.
-
-    Attributes:
-        plain: (B, C, h, w), float32 of the engine's kind, or numpy's float16 where kept.
-        mirrored: the same of the mirrored crops, or None.
-    """
-
-    plain: Array
-    mirrored: Array | None = None
-
-    def __len__(self) -> int:
-        return len(self.plain)
-
-    def __getitem__(self, index: slice) -> Features:
-        return Features(self.plain[index], None if self.mirrored is None else self.mirrored[index])
-
-    @property
-    def nbytes(self) -> int:
-        """Of the arrays."""
-        return int(self.plain.nbytes + (0 if self.mirrored is None else self.mirrored.nbytes))
-
-    def half(self) -> Features:
-        """A copy on the host in half the precision, for keeping; it shares no memory with this."""
-        return Features(_half(self.plain), None if self.mirrored is None else _half(self.mirrored))
-
-    @property
-    def finite(self) -> bool:
-        """Whether every number is one."""
-        parts = [self.plain] if self.mirrored is None else [self.plain, self.mirrored]
-        return all(bool(namespace(part).isfinite(part).all()) for part in parts)
-
-    @staticmethod
-    def stack(parts: Sequence[Features]) -> Features:
-        """One batch of several, all with or all without mirror images.
-
-        Raises:
-            ValueError: some with, some without.
-        """
-        mirrored = [part.mirrored for part in parts if part.mirrored is not None]
-        if mirrored and len(mirrored) < len(parts):
-            raise ValueError("features with and without mirror images make no batch")
-        xp = namespace(parts[0].plain)
-        return Features(
-            xp.concat([part.plain for part in parts]), xp.concat(mirrored) if mirrored else None
-        )
 
 
 class PoseModel:
@@ -82,6 +35,21 @@ class PoseModel:
         self.size = manifest.input.width, manifest.input.height
         self.heads = manifest.heads.names
         self.default_head: str = manifest.default_head
+
+    def with_heads(self, changes: Mapping[str, Mapping[str, object]]) -> PoseModel:
+        """The model as it were with other values in its manifest, on the same engine.
+
+        Args:
+            changes: by head, the fields of its part of the manifest and their values.
+        """
+        heads = self.manifest.heads
+        specs = {
+            head: getattr(heads, head).model_copy(update=dict(values))
+            for head, values in changes.items()
+        }
+        manifest = self.manifest.model_copy(update={"heads": heads.model_copy(update=specs)})
+        digest = weights_digest(manifest)
+        return PoseModel(replace(self.bundle, manifest=manifest, digest=digest), self.engine)
 
     @cached_property
     def _simcc(self) -> SimccCodec:
@@ -155,9 +123,9 @@ class PoseModel:
             check: called now and then in long work, which it ends by raising.
 
         Raises:
-            ValueError: as `checked` says; a sigma of a head that is not calibrated.
+            ValueError: as `checked` says.
         """
-        decode = self.checked(head, decode, resolution)
+        decode = self.checked(head, decode, resolution, sigma=sigma)
         calibration = self.calibration(head)
         spread: Callable[[Array], Array]
         if head == "simcc":
@@ -177,8 +145,6 @@ class PoseModel:
             decoded = self._nerpe.decode(field, field.cells, decode, resolution or spec.resolution)  # type: ignore[arg-type]
             spread = partial(self._nerpe.spread, field)
         if calibration is None:
-            if sigma:
-                raise ValueError(f"head {head!r} of {self.name} is not calibrated: it has no sigma")
             return decoded.on_host()
         return replace(
             decoded,
@@ -191,12 +157,19 @@ class PoseModel:
         spec: SimccSpec | NerpeSpec | HeatmapSpec = getattr(self.manifest.heads, head)
         return spec.calibration
 
-    def checked(self, head: str, decode: str | None, resolution: int | None) -> str:
-        """The decode to use.
+    def checked(
+        self,
+        head: str,
+        decode: str | None = None,
+        resolution: int | None = None,
+        *,
+        sigma: bool = False,
+    ) -> str:
+        """The decode to use, with the arguments of `decode`.
 
         Raises:
             ValueError: a head or a decode that is not there; a resolution out of range, or for a
-                head without one.
+                head without one; a sigma of a head that is not calibrated.
         """
         if head not in self.heads:
             raise ValueError(f"head {head!r} is not one of {', '.join(self.heads)}")
@@ -207,6 +180,8 @@ class PoseModel:
             raise ValueError(f"head {head!r} is decoded without a resolution; only nerpe takes one")
         if resolution is not None and not 16 <= resolution <= 2048:
             raise ValueError(f"resolution {resolution} is not between 16 and 2048")
+        if sigma and self.calibration(head) is None:
+            raise ValueError(f"head {head!r} of {self.name} is not calibrated: it has no sigma")
         return decode or self.decodes[head][0]
 
     def field(
@@ -257,7 +232,7 @@ class PoseModel:
         Raises:
             ValueError: a head that is not there.
         """
-        self.checked(head, None, None)
+        self.checked(head)
         chosen = list(range(len(self.keypoints))) if keypoints is None else list(keypoints)
         sample: Callable[[NDArray[np.floating], NDArray[np.floating]], Floats]
         if head == "simcc":
@@ -317,9 +292,3 @@ class PoseModel:
 def _single(features: Array) -> Array:
     xp = namespace(features)
     return xp.astype(features, xp.float32, copy=False)
-
-
-def _half(features: Array) -> NDArray[np.float16]:
-    # Halved first, so that half as much comes to the host.
-    xp = namespace(features)
-    return np.asarray(to_numpy(xp.astype(features, xp.float16, copy=True)), np.float16)

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from models.codecs import Decoded
 from models.detectors import Detector
+from models.features import Features
 from models.geometry import Box, CropGeometry
 from models.keypoints import KeypointSet
-from models.pose import Features, PoseModel
+from models.pose import PoseModel
 
 SAME_POSE = 0.9
 """Object keypoint similarity above which two people are one (MODELS 4)."""
@@ -215,7 +216,7 @@ class Predictor:
         judge = self.model.default_head
         heads = list(dict.fromkeys(heads or [judge]))
         for head in heads:
-            self.model.checked(head, decode, resolution)
+            self.model.checked(head, decode, resolution, sigma=sigma)
         poses = {
             head: self._poses(encoded, head, decode, resolution, sigma=sigma) for head in heads
         }

@@ -6,9 +6,10 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from models.bundle import Bundle, BundleError, PoseManifest, find_bundles, load_bundle
+from models.bundle import Bundle, BundleError, find_bundles, load_bundle
 from models.detectors import Detector, load_detector
 from models.engines import Remote, load_engine
+from models.manifest import PoseManifest
 from models.pose import PoseModel
 from service.problems import UnknownDetector, UnknownModel
 from service.settings import Settings

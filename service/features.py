@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from models.features import Features
 from models.geometry import CropGeometry, Size
-from models.pose import Features
 from service.problems import UnknownId
 
 _OVERHEAD = 512

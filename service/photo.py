@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from models.features import Features
 from models.geometry import Box, CropGeometry, Size
-from models.pose import Features, PoseModel
+from models.pose import PoseModel
 from models.predictor import Person
 from service.catalog import ServedDetector
 from service.problems import Problem

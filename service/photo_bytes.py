@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.features import Features
 from models.geometry import CropGeometry
-from models.pose import Features
 from service.features import Entry, KeptPhoto
 
 _START = struct.Struct("<4sI")

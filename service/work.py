@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.codecs.decoded import Decoded
+from models.features import Features
 from models.geometry import Box
-from models.pose import Features, PoseModel
+from models.pose import PoseModel
 from service.catalog import ServedDetector
 from service.problems import EngineFailed
 

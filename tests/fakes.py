@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bundle import Bundle, PoseManifest
+from models.bundle import Bundle
 from models.detectors.whole import Whole
 from models.geometry import Box
+from models.manifest import PoseManifest
 from models.pose import PoseModel
 from service.catalog import Catalog, ServedDetector
 from service.settings import Settings

@@ -7,13 +7,13 @@ person's size; a spread the radius within which 68 % of the joints with such a s
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bundle import Heads, PoseManifest
 from models.calibration import IDENTITY, Calibration, Curve
+from models.manifest import PoseManifest
 from models.pose import PoseModel
 from models.predictor import Predictor
 from training.evaluate import encoded_photos
@@ -60,24 +60,15 @@ def calibrate(model: PoseModel, truth: Truth) -> PoseManifest:
         model: of the COCO keypoint set.
         truth: `coco/dev`, so that neither the weights have learnt from it nor is it reported.
     """
-    heads = model.manifest.heads
-    fitted = {head: fit(joints) for head, joints in observe(with_curves(model, {}), truth).items()}
-    return model.manifest.model_copy(update={"heads": _with(heads, fitted)})
+    seen = observe(with_curves(model, {}), truth)
+    return with_curves(model, {head: fit(joints) for head, joints in seen.items()}).manifest
 
 
 def with_curves(model: PoseModel, curves: dict[str, Calibration]) -> PoseModel:
     """The model as it were with these curves, raw where there is none, on the same engine."""
-    every = {head: curves.get(head, IDENTITY) for head in model.heads}
-    manifest = model.manifest.model_copy(update={"heads": _with(model.manifest.heads, every)})
-    return PoseModel(replace(model.bundle, manifest=manifest), model.engine)
-
-
-def _with(heads: Heads, curves: dict[str, Calibration]) -> Heads:
-    specs = {
-        head: getattr(heads, head).model_copy(update={"calibration": calibration})
-        for head, calibration in curves.items()
-    }
-    return heads.model_copy(update=specs)
+    return model.with_heads(
+        {head: {"calibration": curves.get(head, IDENTITY)} for head in model.heads}
+    )
 
 
 def observe(model: PoseModel, truth: Truth) -> dict[str, Joints]:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bundle import BUNDLES, Bundle, PoseManifest, load_bundle
+from models.bundle import BUNDLES, Bundle, load_bundle
 from models.detectors import load_detector
 from models.engines import load_engine
 from models.files import write_whole
+from models.manifest import PoseManifest
 from models.pose import PoseModel
 from models.predictor import Predictor
 from training.config import Experiment, load_experiment

@@ -14,7 +14,7 @@ import typer
 from pydantic import ValidationError
 from typer.core import TyperGroup
 
-from models.bundle import BUNDLES, BundleError, find_bundles, load_bundle
+from models.bundle import BUNDLES, BundleError, bundle_path, load_bundle
 from models.detectors import load_detector
 from models.engines import EngineError, load_engine
 from models.files import write_whole
@@ -122,12 +122,7 @@ Readme = Annotated[
 
 
 def _pose(bundle: str) -> PoseModel:
-    committed = find_bundles()
-    path = committed.get(bundle, Path(bundle))
-    if not path.is_dir():
-        known = ", ".join(committed)
-        raise BundleError(f"no bundle {bundle!r}: give one of {known}, or a bundle's folder")
-    loaded = load_bundle(path)
+    loaded = load_bundle(bundle_path(bundle))
     return PoseModel(loaded, load_engine(loaded))
 
 

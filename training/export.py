@@ -17,7 +17,9 @@ import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
-from models.bundle import (
+from models.bundle import file_digest
+from models.keypoints import COCO17
+from models.manifest import (
     CropSpec,
     Heads,
     HeatmapSpec,
@@ -26,9 +28,7 @@ from models.bundle import (
     PoseManifest,
     Provenance,
     SimccSpec,
-    file_digest,
 )
-from models.keypoints import COCO17
 from models.networks.folded import FoldedEncoder
 from models.networks.pose import HEADS, PoseNetwork
 from models.networks.tinypose import TinyPoseTrunk

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from models.bundle import PoseManifest, load_bundle
+from models.bundle import load_bundle
 from models.files import write_whole
+from models.manifest import PoseManifest
 from training.errors import DataError
 from training.evaluation import GROUND_TRUTH, Evaluation
 from training.report import default_rows

@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from models.bundle import PoseManifest
 from models.files import write_whole
+from models.manifest import PoseManifest
 from training.evaluation import GROUND_TRUTH, Deviation, Evaluation, Figures
 from training.log import read_log
 from training.metrics import OKS_THRESHOLDS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from models.pose import PoseModel
 from models.predictor import Predictor
@@ -51,9 +51,9 @@ def sweep(
     """
     truth = truth.with_people()
     variants = [
-        (choice, value, Predictor(_variant(model, choice, value)))
-        for choice, values in choices.items()
-        if choice[0] in model.heads
+        ((head, decode, field), value, Predictor(model.with_heads({head: {field: value}})))
+        for (head, decode, field), values in choices.items()
+        if head in model.heads
         for value in values
     ]
     people: list[People] = [[] for _ in variants]
@@ -66,12 +66,3 @@ def sweep(
         interval = bootstrap(matches.ap, matches.images, draws=draws)
         trials.append(Trial(*choice, value, matches.stats["AP"], interval))
     return trials
-
-
-def _variant(model: PoseModel, choice: Choice, value: float) -> PoseModel:
-    """The model as it were with this value in its manifest, on the same engine."""
-    head, _, field = choice
-    heads = model.manifest.heads
-    spec = getattr(heads, head).model_copy(update={field: value})
-    manifest = model.manifest.model_copy(update={"heads": heads.model_copy(update={head: spec})})
-    return PoseModel(replace(model.bundle, manifest=manifest), model.engine)

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bundle import Bundle, BundleError, find_bundles, load_bundle
+from models.bundle import Bundle, bundle_path, load_bundle
 from models.geometry import Box
 
 
@@ -56,7 +56,7 @@ def load_detector(
             such a choice may be made, never from a request.
         engine: that runs a bundle's graph.
         device: `cpu` or `cuda`.
-        threads: that one run may use; None leaves it to the engine.
+        threads: that one run may use; None for one a core.
 
     Raises:
         BundleError: no such detector, or its files are damaged.
@@ -70,7 +70,7 @@ def load_detector(
         from models.detectors.ultralytics import Ultralytics
 
         return Ultralytics(which.removeprefix("ultralytics:"), device=device)
-    bundle = which if isinstance(which, Bundle) else load_bundle(_find(which))
+    bundle = which if isinstance(which, Bundle) else load_bundle(bundle_path(which, "whole"))
     if engine == "torch":
         from models.detectors.torch import load_torch
 
@@ -78,13 +78,3 @@ def load_detector(
     from models.detectors.onnx import load_onnx
 
     return load_onnx(bundle, device=device, threads=threads)
-
-
-def _find(which: str | Path) -> Path:
-    committed = find_bundles()
-    if which in committed:
-        return committed[str(which)]
-    if Path(which).is_dir():
-        return Path(which)
-    known = ", ".join([*committed, "whole"])
-    raise BundleError(f"no detector {str(which)!r}: give one of {known}, or the path of a bundle")

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bundle import DetectorManifest, InputSpec
 from models.detectors.decode import DECODERS, Outputs
 from models.detectors.letterbox import Letterbox
 from models.detectors.nms import suppress
 from models.geometry import Box, Size
+from models.manifest import DetectorManifest, InputSpec
 
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
 

@@ -14,7 +14,7 @@ def load_onnx(bundle: Bundle, *, device: str = "cpu", threads: int | None = None
     Args:
         bundle: of a detector.
         device: `cpu` or `cuda`.
-        threads: that one run may use; None leaves it to ONNX Runtime.
+        threads: that one run may use; None for one a core.
 
     Raises:
         BundleError: it is a pose model's.

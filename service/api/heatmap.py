@@ -9,8 +9,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from models.features import Features
 from models.geometry import Size
-from models.pose import Features
 from service.api.body import REQUEST_BODY, declared, posted_images
 from service.api.dependencies import AppState, Authorised
 from service.api.errors import problem_responses

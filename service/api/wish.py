@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.draw import Colormap
+from models.features import Features
 from models.geometry import CropGeometry, Size
-from models.pose import Features, PoseModel
+from models.pose import PoseModel
 from service.api.negotiation import negotiate
 from service.api.parameters import HeatmapQuery
 from service.api.tasks import head_of, keypoints_of

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from models.bundle import PoseManifest, find_bundles, load_bundle
+from models.bundle import find_bundles, load_bundle
 from models.engines import EngineError
+from models.manifest import PoseManifest
 from service.catalog import load_catalog
 from service.cli.options import Bundles, Device, settings_of
 from service.console import one_line_errors, stdout

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from models.bundle import BUNDLES, load_bundle
 from models.engines import Floats, load_engine
-from models.pose import Features, PoseModel
+from models.features import Features
+from models.pose import PoseModel
 from service.bench.process import own_server
 from tests.bench.serve import Client, p50, photo, pose
 from training.data.images import read_image

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.bundle import Bundle, BundleError, DetectorManifest
+from models.bundle import Bundle, BundleError
 from models.detectors import Detector, load_detector
 from models.detectors.decode import Outputs
 from models.detectors.dense import DenseDetector, Pixels
 from models.engines import EngineError
 from models.geometry import Box
+from models.manifest import DetectorManifest
 
 PHOTOS = 40
 """Of val, a fixed part that keeps the tests quick."""
@@ -162,7 +163,7 @@ def test_whole_takes_the_image_for_the_person() -> None:
 
 
 def test_an_unknown_detector_is_refused_with_what_there_is() -> None:
-    with pytest.raises(BundleError, match=r"no detector 'person-x': give one of .*person-n"):
+    with pytest.raises(BundleError, match=r"no bundle 'person-x': give one of .*person-n.*whole"):
         load_detector("person-x")
 
 

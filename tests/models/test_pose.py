@@ -1,4 +1,3 @@
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,10 @@ from numpy.typing import NDArray
 from models.bundle import BUNDLES, load_bundle
 from models.calibration import Calibration, Curve
 from models.engines import load_engine
+from models.features import Features
 from models.geometry import Box, CropGeometry
 from models.keypoints import COCO17
-from models.pose import Features, PoseModel
+from models.pose import PoseModel
 
 MIRROR = list(COCO17.mirror)
 HEADS = ("simcc", "nerpe", "heatmap")
@@ -35,12 +35,7 @@ CALIBRATION = Calibration(
 
 def _with(model: PoseModel, calibration: Calibration | None) -> PoseModel:
     """The model as it were with this calibration of every head."""
-    heads = model.manifest.heads
-    specs = {
-        head: getattr(heads, head).model_copy(update={"calibration": calibration}) for head in HEADS
-    }
-    manifest = model.manifest.model_copy(update={"heads": heads.model_copy(update=specs)})
-    return PoseModel(replace(model.bundle, manifest=manifest), model.engine)
+    return model.with_heads({head: {"calibration": calibration} for head in HEADS})
 
 
 @pytest.fixture(scope="module")
@@ -212,9 +207,14 @@ def test_a_calibrated_score_is_the_raw_one_s_value(
     assert len(np.unique(told.sigmas)) > 20
 
 
-def test_a_head_that_is_not_calibrated_has_no_sigma(model: PoseModel, features: Features) -> None:
+def test_a_sigma_of_a_head_that_is_not_calibrated_is_refused_before_the_head_runs(
+    model: PoseModel, features: Features, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr(model.engine, "head", lambda name, _: ran.append(name))
     with pytest.raises(ValueError, match="'simcc' of pose-s is not calibrated"):
         model.decode(features, "simcc", sigma=True)
+    assert not ran
 
 
 def test_of_the_fields_simcc_s_alone_is_as_high_as_the_calibrated_score(
@@ -233,6 +233,7 @@ def test_of_the_fields_simcc_s_alone_is_as_high_as_the_calibrated_score(
 
 def test_a_batch_is_stacked_and_cut_as_an_array_is(features: Features) -> None:
     again = Features.stack([features[:1], features[1:]])
+    assert Features.stack([features]) is features
     np.testing.assert_array_equal(again.plain, features.plain)
     assert again.mirrored is not None
     assert features.mirrored is not None

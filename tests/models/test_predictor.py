@@ -10,9 +10,10 @@ from models.bundle import BUNDLES, load_bundle
 from models.codecs import Decoded
 from models.engines import Engine, load_engine
 from models.engines.onnx import OnnxEngine
+from models.features import Features
 from models.geometry import Box, CropGeometry
 from models.keypoints import COCO17
-from models.pose import Features, PoseModel
+from models.pose import PoseModel
 from models.predictor import Person, Pose, Predictor, person_score, poses_of, suppress
 
 Floats = NDArray[np.float32]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.features import Features
 from models.geometry import Box, CropGeometry
-from models.pose import Features
 from service.features import Entry, KeptPhoto
 from service.photo_bytes import pack, unpack
 

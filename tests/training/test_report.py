@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.bundle import BUNDLES, PoseManifest, load_bundle
+from models.bundle import BUNDLES, load_bundle
 from models.geometry import Box
 from models.keypoints import COCO17
+from models.manifest import PoseManifest
 from models.predictor import Person, Pose
 from training.data.annotations import LabelledPerson
 from training.evaluation import GROUND_TRUTH, Evaluation, Figures

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.bundle import DetectorManifest
 from models.detectors import Detector
 from models.detectors.decode import Outputs
 from models.detectors.dense import DenseDetector, Pixels
 from models.detectors.nms import overlaps
 from models.geometry import Box
+from models.manifest import DetectorManifest
 from training.detector.config import Experiment
 from training.detector.export import Served, describe
 from training.detector.network import RtmdetNano

@@ -15,8 +15,9 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from models.bundle import Bundle, DetectorManifest, file_digest, load_bundle
+from models.bundle import Bundle, file_digest, load_bundle
 from models.files import replacing, write_whole
+from models.manifest import DetectorManifest
 from training.detector.config import Experiment
 from training.detector.network import STRIDES, Conv, RtmdetNano
 from training.errors import TrainingError

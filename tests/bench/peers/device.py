@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bundle import Bundle, PoseManifest
+from models.bundle import Bundle
 from models.engines import Floats
+from models.manifest import PoseManifest
 from models.pose import PoseModel
 
 WIDTH, HEIGHT, JOINTS = 192, 256, 17
