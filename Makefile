@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: serve test check format bench bench-peers test-ultralytics clean
+.PHONY: serve test check format bench bench-peers bench-accuracy test-ultralytics clean
 
 serve: export SUBPOSE_LATEST ?= true
 serve: $(VENV)/.light
@@ -33,6 +33,10 @@ BENCH ?= --page docs/bench.md
 bench-peers: $(VENV)-peers/.full
 	$(VENV)-peers/bin/python -m tests.bench.compare $(BENCH)
 
+# MediaPipe's joints beside ours, on the labelled people of ../shared/data; its environment is its own.
+bench-accuracy: $(VENV)/.full $(VENV)-mediapipe/.full
+	$(BIN)/python -m tests.bench.accuracy $(VENV)-mediapipe/bin/python
+
 # AGPL-3.0 code, in an environment of its own that nothing else uses.
 test-ultralytics: $(VENV)-ultralytics/.full
 	YOLO_CONFIG_DIR=$$(mktemp -d) $(VENV)-ultralytics/bin/pytest -q -m ultralytics
@@ -57,5 +61,11 @@ $(VENV)-peers/.full: pyproject.toml constraints.txt tests/bench/peers/requiremen
 	$(VENV)-peers/bin/pip install -q -c constraints.txt -e '.[cpu,openvino]' -r tests/bench/peers/requirements.txt
 	touch $@
 
+# Its solutions need neither jax nor a sound card.
+$(VENV)-mediapipe/.full: tests/bench/peers/mediapipe.txt
+	$(PYTHON) -m venv $(VENV)-mediapipe
+	$(VENV)-mediapipe/bin/pip install -q --no-deps -r tests/bench/peers/mediapipe.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-ultralytics $(VENV)-peers
+	rm -rf $(VENV) $(VENV)-ultralytics $(VENV)-peers $(VENV)-mediapipe
