@@ -82,6 +82,7 @@ class FeatureStore:
     clock: Callable[[], float] = time.time
     nbytes: int = field(default=0, init=False)
     evicted: int = field(default=0, init=False)
+    # The first to expire comes first.
     _by_age: dict[str, Entry] = field(default_factory=dict, init=False)
     _by_use: OrderedDict[str, None] = field(default_factory=OrderedDict, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
@@ -108,8 +109,6 @@ class FeatureStore:
                 return False
             if entry.id not in self._by_age and entry.photo.nbytes <= self.most_bytes:
                 self._insert(entry)
-                by_age = sorted(self._by_age.values(), key=lambda each: each.expires)
-                self._by_age = {each.id: each for each in by_age}
         return True
 
     def get(self, id: str, owner: str) -> Entry:  # noqa: A002
@@ -155,12 +154,15 @@ class FeatureStore:
         while self.nbytes + entry.photo.nbytes > self.most_bytes:
             self._remove(next(iter(self._by_use)))
             self.evicted += 1
+        last = next(reversed(self._by_age.values()), entry)
         self._by_age[entry.id] = entry
         self._by_use[entry.id] = None
         self.nbytes += entry.photo.nbytes
+        if entry.expires < last.expires:  # another replica's live longer or shorter
+            by_age = sorted(self._by_age.values(), key=lambda each: each.expires)
+            self._by_age = {each.id: each for each in by_age}
 
     def _expire(self) -> None:
-        # All live equally long, so the oldest come first.
         now = self.clock()
         while self._by_age and (oldest := next(iter(self._by_age.values()))).expires <= now:
             self._remove(oldest.id)

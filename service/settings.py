@@ -147,7 +147,7 @@ class Settings(BaseSettings):
     )
 
     keep_bytes: int = Field(
-        default=256_000_000, ge=0, description="of kept features, the oldest go first"
+        default=256_000_000, ge=0, description="of kept features, the least recently used go first"
     )
     keep_seconds: float = Field(
         default=600, gt=0, description="how long features are kept at the most"

@@ -189,6 +189,18 @@ def test_what_another_replica_keeps_is_held_until_it_expires_there(
     assert not adopted(store, "late", clock.now, kept())
 
 
+def test_what_another_replica_keeps_longer_lets_nothing_be_found_past_its_own_age(
+    store: FeatureStore, clock: Clock
+) -> None:
+    assert adopted(store, "theirs", clock.now + 600, kept())
+    (own,) = ids(store, 1)
+    clock.now += 60
+    with pytest.raises(UnknownId):
+        store.get(own, "")
+    assert store.latest("").id == "theirs"
+    assert store.nbytes == kept().nbytes
+
+
 def test_what_another_replica_keeps_makes_room_and_is_not_held_where_there_is_none(
     store: FeatureStore, clock: Clock
 ) -> None:
