@@ -20,7 +20,7 @@ from service.catalog import Catalog, load_catalog
 from service.settings import Settings
 from service.state import State
 
-EXPOSED = ("Subpose-Affine", "X-Request-Id", "Server-Timing", "Retry-After")
+_EXPOSED = ("Subpose-Affine", "X-Request-Id", "Server-Timing", "Retry-After")
 """Headers that pages of other origins may read, where any may call."""
 
 
@@ -96,7 +96,7 @@ def _bare_app(
             allow_origins=settings.cors_origins,
             allow_methods=("GET", "POST", "DELETE"),
             allow_headers=("Authorization", "Content-Type", "If-None-Match", "X-Request-Id"),
-            expose_headers=EXPOSED,
+            expose_headers=_EXPOSED,
         )
     app.add_middleware(RequestContext, metrics=state.metrics, tracing=state.tracing)
     app.add_middleware(Parting)

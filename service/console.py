@@ -21,7 +21,7 @@ from service.settings import PREFIX, Settings
 stdout = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 stderr = Console(stderr=True, highlight=False)
 
-MENDABLE = (BundleError, EngineError, NoPhotos, NoPlace, OSError, Problem, ValidationError)
+_MENDABLE = (BundleError, EngineError, NoPhotos, NoPlace, OSError, Problem, ValidationError)
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def one_line_errors() -> Iterator[None]:
     """What a user can mend is said without a traceback, with exit code 2."""
     try:
         yield
-    except MENDABLE as error:
+    except _MENDABLE as error:
         stop(words(error))
 
 

@@ -228,10 +228,9 @@ class Device:
         with self._wake:
             for ticket in batch.tickets:
                 ticket.on_device_s += seconds
-            now = self._clock()
             for (ticket, index), result in zip(batch.items, results, strict=True):
                 failed = isinstance(result, Exception)
-                ticket.put(index, _as_problem(result) if failed else result, now)
+                ticket.put(index, _as_problem(result) if failed else result)
 
     def _prepare(self) -> None:
         """The other thread: stage the next batch when it is time."""

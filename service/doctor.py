@@ -25,7 +25,7 @@ from service.ports import try_port
 from service.settings import Settings
 
 SAMPLE = Path(__file__).parent / "page" / "sample.jpg"
-ENOUGH_MEMORY = 1_000_000_000
+_ENOUGH_MEMORY = 1_000_000_000
 """Bytes: the process with its models, a large photo and kept features."""
 
 
@@ -152,7 +152,7 @@ def _memory() -> Check:
     if free is None:
         return Check("memory", "cannot be told on this system")
     found = f"{free / 1e9:.1f} GB free"
-    if free >= ENOUGH_MEMORY:
+    if free >= _ENOUGH_MEMORY:
         return Check("memory", found)
     return Check("memory", found, "make room for 1 GB, or lower SUBPOSE_KEEP_BYTES")
 

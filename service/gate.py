@@ -57,7 +57,7 @@ class Place:
         among: work inside when it was counted, its own included.
         counted: against the capacity. Who drips is not.
         here: when all of its body was.
-        left: it is gone.
+        gone: it has left.
     """
 
     work: float
@@ -66,7 +66,7 @@ class Place:
     among: float = 0.0
     counted: bool = False
     here: float | None = None
-    left: bool = False
+    gone: bool = False
 
     def host_s(self, now: float) -> float:
         """For how long it has had the host, since its body was here."""
@@ -85,7 +85,7 @@ class Gate:
 
     Args:
         capacity: requests in work at once.
-        device_s: tells how many seconds of the device those inside still need.
+        device_s: tells in how many seconds who comes now has the device, after those inside.
         clock: monotonic seconds.
     """
 
@@ -126,9 +126,9 @@ class Gate:
             Draining: not any more, though it may still be let in for a moment.
         """
         if self.state == "starting":
-            raise Starting("weights are being loaded; try again in a moment")
+            raise Starting
         if self.state != "ready":
-            raise Draining("the server is shutting down; ask another replica")
+            raise Draining
 
     def refusal(self, left: float, work: float = 1.0) -> Overloaded | None:
         """Why a request cannot come in now, if so.
@@ -157,12 +157,12 @@ class Gate:
             retry_after=host + device - left,
         )
 
-    def expect(self, work: float) -> None:
+    def coming(self, work: float) -> None:
         """Count a request that has passed the door, until its task has begun."""
         self._coming += 1
         self._work += work
 
-    def expected(self, work: float) -> None:
+    def begun(self, work: float) -> None:
         """Its task has begun: in the same step it takes its place, or is answered without."""
         self._coming -= 1
         self._forget(work)
@@ -198,7 +198,7 @@ class Gate:
             self._learn(place, failure)
             raise
         finally:
-            place.left = True
+            place.gone = True
             self._discount(place)
             self._entered -= 1
             if not self._entered:
@@ -258,7 +258,7 @@ class Gate:
 
     def _pass_over_who_drips(self) -> None:
         since = self._clock() - PROMPT_S
-        while self._receiving and (self._receiving[0].left or self._receiving[0].came <= since):
+        while self._receiving and (self._receiving[0].gone or self._receiving[0].came <= since):
             place = self._receiving.popleft()
             if place.here is None:
                 self._discount(place)

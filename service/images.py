@@ -25,6 +25,8 @@ LONGEST_SIDE = 32_766
 # Pillow's own limit would be judged before ours, which has the words for it.
 Image.MAX_IMAGE_PIXELS = None
 
+_JPEG = b"\xff\xd8\xff"
+
 _LAYER_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2}
 """Of Pillow's own image, by mode; 4 of any other, RGB too."""
 
@@ -45,7 +47,7 @@ def kind_of(data: bytes) -> str:
     """
     if not data:
         raise UnreadableImage("the body is empty; post the bytes of a JPEG, PNG or WebP image")
-    if data.startswith(b"\xff\xd8\xff"):
+    if data.startswith(_JPEG):
         return "JPEG"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
@@ -59,7 +61,7 @@ def kind_of(data: bytes) -> str:
 
 def quick(data: bytes) -> bool:
     """Whether its header is read in microseconds: a PNG's or WebP's may hide behind megabytes."""
-    return data.startswith(b"\xff\xd8\xff")
+    return data.startswith(_JPEG)
 
 
 class PostedImage:

@@ -29,12 +29,10 @@ class Done(Generic[R]):
 
     Attributes:
         results: of each item, in order, or its own problem.
-        waited_s: of its time, what was not spent on the device.
-        on_device_s: what was, in batches that it may have shared.
+        on_device_s: of its time, what was spent there, in batches that it may have shared.
     """
 
     results: Sequence[R | Problem]
-    waited_s: float
     on_device_s: float
 
 
@@ -45,7 +43,6 @@ class Ticket:
     visit: Visit
     lane: Lane[Any, Any]
     items: Sequence[Any]
-    submitted: float
     future: Future[Done[Any]] = field(default_factory=Future)
     on_device_s: float = 0.0
 
@@ -70,15 +67,14 @@ class Ticket:
         """Whether somebody waits for it, in time."""
         return not self.future.done() and now < self.visit.deadline
 
-    def put(self, index: int, result: object, now: float) -> None:
+    def put(self, index: int, result: object) -> None:
         """Take an item's first result; with the last item's the future is done."""
         if index not in self._missing:
             return
         self.results[index] = result
         self._missing.remove(index)
         if not self._missing:
-            waited = max(0.0, now - self.submitted - self.on_device_s)
-            done = Done(self.results, waited, self.on_device_s)
+            done = Done(self.results, self.on_device_s)
             self.items = ()  # photos are large, and their room is somebody else's now
             self._settle(lambda: self.future.set_result(done))
 
@@ -136,13 +132,13 @@ class Batch:
 
     lane: Lane[Any, Any]
     items: Sequence[tuple[Ticket, int]]
-    work: float = 0.0
-    predicted: float = 0.0
-    began: float = 0.0
-    others_s: float = 0.0
-    charged_s: float = 0.0
-    inputs: Any = None
-    preparing: bool = False
+    work: float = field(init=False)
+    predicted: float = field(init=False)
+    began: float = field(default=0.0, init=False)
+    others_s: float = field(default=0.0, init=False)
+    charged_s: float = field(default=0.0, init=False)
+    inputs: Any = field(default=None, init=False)
+    preparing: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self.work = self.lane.work(self.payloads)

@@ -27,7 +27,7 @@ from service.work import (
     run_photos,
 )
 
-LARGEST_ON_CPU = 4
+_LARGEST_ON_CPU = 4
 """Crops a batch. On a CPU more gain nothing, keep others waiting and take memory."""
 
 _FIRST_LATTICES = (48, 96)
@@ -174,5 +174,5 @@ def warm_up_detector(lane: DetectorLane) -> None:
 
 def _buckets(largest: int, *, on_cpu: bool) -> tuple[int, ...]:
     if on_cpu:  # any size is as good as another
-        return tuple(range(1, min(largest, LARGEST_ON_CPU) + 1))
+        return tuple(range(1, min(largest, _LARGEST_ON_CPU) + 1))
     return tuple(1 << power for power in range(largest.bit_length()))

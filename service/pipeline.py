@@ -19,16 +19,14 @@ from typing import NamedTuple, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from models.draw import draw_people
-from models.geometry import Box, CropGeometry
+from models.geometry import Box
 from models.pose import PoseModel
-from models.predictor import Person, poses_of, suppress
 from service.budget import ByteBudget
-from service.heatmaps import png
 from service.images import PostedImage, quick
 from service.lanes import Lane
 from service.line import Done, Visit
 from service.model_lanes import DetectorLane, ModelLanes
+from service.people import Cut, cuts_of, drawn, once_each, person_of
 from service.photo import MAX_PEOPLE, SeenPerson, SeenPhoto, Task
 from service.problems import DeadlineExceeded, EngineFailed, Overloaded, Problem
 from service.scheduler import Scheduler
@@ -45,14 +43,6 @@ _LATELY = 64
 
 _BLANK: Image = np.zeros((1, 1, 3), np.uint8)
 """In place of pixels that are not there yet."""
-
-
-class Cut(NamedTuple):
-    """A person's crop."""
-
-    box: Box
-    geometry: CropGeometry
-    crop: Image
 
 
 class Forecast(NamedTuple):
@@ -125,12 +115,15 @@ class Pipeline:
         """What a heatmap of so many samples will take of the device."""
         return self._models[model.name].of_field(head, exact=exact).cost(samples)
 
-    async def see(self, data: bytes, task: Task, visit: Visit, timings: Timings) -> SeenPhoto:
+    async def see(
+        self, data: bytes, task: Task, promised: Forecast, visit: Visit, timings: Timings
+    ) -> SeenPhoto:
         """Everything about one photo.
 
         Args:
             data: the file's bytes.
             task: what is wanted.
+            promised: what the visit was counted on for it.
             visit: whose it is.
             timings: of this photo; written to.
 
@@ -147,16 +140,17 @@ class Pipeline:
         began = time.monotonic()
         async with self._decoded.hold(posted.nbytes):
             timings.record("queue", began, time.monotonic())
-            pixels, cuts = await self._cut(posted, task, visit, timings)
+            pixels, cuts = await self._cut(posted, task, promised.detect_s, visit, timings)
             height, width = pixels.shape[:2]
             if task.picture:
-                people = await self._people(cuts, task, visit, timings)
+                people = await self._people(cuts, task, promised.crops_s, visit, timings)
                 with timings.stage("answer"):
-                    picture = await self.background(_draw, pixels, people, task.model)
+                    picture = await self.background(drawn, pixels, people, task.model)
                 return SeenPhoto(width, height, people, picture)
             # What is decoded goes with the room that it was given: people may wait for long.
             del pixels, posted
-        return SeenPhoto(width, height, await self._people(cuts, task, visit, timings), None)
+        people = await self._people(cuts, task, promised.crops_s, visit, timings)
+        return SeenPhoto(width, height, people, None)
 
     async def field(
         self, model: PoseModel, query: FieldQuery, visit: Visit, timings: Timings
@@ -167,15 +161,10 @@ class Pipeline:
             Problem: the server is full, the deadline passed, or the engine failed.
         """
         lane = self._models[model.name].of_field(query.head, exact=query.exact)
-        done = await self._run(visit, lane, [query], lane.seconds([query]), timings)
-        timings.record("head", (now := time.monotonic()) - done.on_device_s, now)
-        (values,) = done.results
-        if isinstance(values, Problem):
-            raise values
-        return values
+        return await self._run_one(visit, lane, query, lane.seconds([query]), timings, "head")
 
     async def _cut(
-        self, posted: PostedImage, task: Task, visit: Visit, timings: Timings
+        self, posted: PostedImage, task: Task, detect_s: float, visit: Visit, timings: Timings
     ) -> tuple[Image, list[Cut]]:
         """The photo's pixels, and people's crops; in one go where their boxes are known."""
 
@@ -183,25 +172,26 @@ class Pipeline:
             if time.monotonic() >= visit.deadline:
                 raise DeadlineExceeded("its deadline passed before it could be decoded")
             pixels, decoded = posted.pixels(), time.monotonic()
-            return pixels, _cuts(pixels, boxes or (), task.model), decoded
+            return pixels, cuts_of(pixels, boxes or (), task.model), decoded
 
         began = time.monotonic()
         pixels, cuts, decoded = await self._decode(work, task.boxes)
-        timings.record("decode_image", began, decoded)
+        returned = time.monotonic()
         if task.boxes is not None:
-            timings.record("cut", decoded, time.monotonic())
+            timings.record("decode_image", began, decoded)
+            timings.record("cut", decoded, returned)
             return pixels, cuts
-        timings.record("decode_image", decoded, time.monotonic())
-        boxes = await self._detect(pixels, task, visit, timings)
+        timings.record("decode_image", began, returned)
+        boxes = await self._detect(pixels, task, detect_s, visit, timings)
         with timings.stage("cut"):
-            return pixels, await self.background(_cuts, pixels, boxes, task.model)
+            return pixels, await self.background(cuts_of, pixels, boxes, task.model)
 
     async def _decode(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """A bounded number of photos may wait for it."""
         if self._jobs >= self._most_jobs:
             raise Overloaded(
                 f"{self._jobs} photos wait to be decoded and no more may; try again later",
-                retry_after=self._scheduler.drain_s,
+                retry_after=self._scheduler.turn_in_s,
             )
         self._jobs += 1
         try:
@@ -210,20 +200,14 @@ class Pipeline:
             self._jobs -= 1
 
     async def _detect(
-        self, pixels: Image, task: Task, visit: Visit, timings: Timings
+        self, pixels: Image, task: Task, promised: float, visit: Visit, timings: Timings
     ) -> tuple[Box, ...]:
         photo = Photo(pixels, task.min_box_score)
         lane = self._detectors.get(task.detector.name)
         if lane is None:
             (found,) = run_photos(task.detector, [photo])
         else:
-            expected = self.forecast(task).detect_s
-            done = await self._run(visit, lane, [photo], expected, timings)
-            timings.record("detect", (now := time.monotonic()) - done.on_device_s, now)
-            (answer,) = done.results
-            if isinstance(answer, Problem):
-                raise answer
-            found = answer
+            found = await self._run_one(visit, lane, photo, promised, timings, "detect")
             people = min(len(found), MAX_PEOPLE)
             # What a caller's own threshold lets in, or limit keeps out, tells nothing of others.
             if task.min_box_score is None and people <= task.max_people:
@@ -231,7 +215,7 @@ class Pipeline:
         return found[: task.max_people]
 
     async def _people(
-        self, cuts: Sequence[Cut], task: Task, visit: Visit, timings: Timings
+        self, cuts: Sequence[Cut], task: Task, promised: float, visit: Visit, timings: Timings
     ) -> tuple[SeenPerson, ...]:
         """Crops to people.
 
@@ -240,16 +224,34 @@ class Pipeline:
         """
         if not cuts:
             return ()
-        items = [Crop(cut.crop, task.decoded, task.flip) for cut in cuts]
+        heads = task.decoded
+        items = [Crop(cut.crop, heads, task.flip) for cut in cuts]
         lane = self._models[task.model.name].of_crop(items[0])
-        done = await self._run(visit, lane, items, self.forecast(task).crops_s, timings)
+        done = await self._run(visit, lane, items, promised, timings)
         for times in {result.times for result in done.results if isinstance(result, CropResult)}:
             timings.record("encode", times.began, times.encoded)
             timings.record("head", times.encoded, times.ended)
-        people = [_person(cut, result) for cut, result in zip(cuts, done.results, strict=True)]
+        people = [person_of(cut, result) for cut, result in zip(cuts, done.results, strict=True)]
         if all(isinstance(person.result, Problem) for person in people):
             raise EngineFailed(f"none of {len(people)} people could be worked on; try again")
-        return tuple(people if task.boxes is not None else _once_each(people, task))
+        return tuple(people if task.boxes is not None else once_each(people, task))
+
+    async def _run_one(
+        self,
+        visit: Visit,
+        lane: Lane[Item, R],
+        item: Item,
+        promised: float,
+        timings: Timings,
+        stage: str,
+    ) -> R:
+        """A lone item's result; its time on the device is the stage's."""
+        done = await self._run(visit, lane, [item], promised, timings)
+        timings.record(stage, (now := time.monotonic()) - done.on_device_s, now)
+        (result,) = done.results
+        if isinstance(result, Problem):
+            raise result
+        return result
 
     async def _run(
         self,
@@ -268,32 +270,3 @@ class Pipeline:
         finally:
             # Between its batches and until it is back here, too; in vain all of it.
             timings.record("queue", began, time.monotonic() - on_device_s)
-
-
-def _cuts(pixels: Image, boxes: Sequence[Box], model: PoseModel) -> list[Cut]:
-    return [Cut(box, *model.cut(pixels, box)) for box in boxes]
-
-
-def _draw(pixels: Image, people: Sequence[SeenPerson], model: PoseModel) -> bytes:
-    posed = [person.result for person in people if isinstance(person.result, Person)]
-    return png(draw_people(pixels, posed, model.keypoints))
-
-
-def _person(cut: Cut, result: CropResult | Problem) -> SeenPerson:
-    box, geometry, _ = cut
-    if isinstance(result, Problem):
-        return SeenPerson(box, geometry, result, None)
-    poses = {head: poses_of(decoded, [geometry])[0] for head, decoded in result.decoded.items()}
-    return SeenPerson(box, geometry, Person(box, poses), result.features)
-
-
-def _once_each(people: Sequence[SeenPerson], task: Task) -> list[SeenPerson]:
-    """Best first, without those whose pose a better one already has; crops that failed last."""
-    posed = [(person, person.result) for person in people if isinstance(person.result, Person)]
-    kept = suppress(
-        [result.under(task.judge.head) for _, result in posed],
-        [person.geometry for person, _ in posed],
-        task.model.keypoints,
-    )
-    failed = [person for person in people if isinstance(person.result, Problem)]
-    return [posed[index][0] for index in kept] + failed

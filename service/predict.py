@@ -27,8 +27,8 @@ from service.photo import SeenPerson, SeenPhoto
 from service.settings import Settings
 from service.timings import Timings
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
-STDIN = Path("-")
+_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+_STDIN = Path("-")
 
 
 class NoPhotos(Exception):  # noqa: N818
@@ -36,7 +36,7 @@ class NoPhotos(Exception):  # noqa: N818
 
 
 class NoPlace(Exception):  # noqa: N818
-    """A path that a picture cannot be written to; the message says why."""
+    """A path that cannot be written to; the message says why."""
 
 
 def find_photos(arguments: Sequence[str]) -> list[Path]:
@@ -51,10 +51,10 @@ def find_photos(arguments: Sequence[str]) -> list[Path]:
     photos: list[Path] = []
     for argument in arguments:
         path = Path(argument)
-        if path == STDIN or path.is_file():
+        if path == _STDIN or path.is_file():
             found = [path]
         elif path.is_dir():
-            found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+            found = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
         else:
             found = [Path(name) for name in sorted(glob.glob(argument, recursive=True))]
         if not found:
@@ -76,6 +76,16 @@ def image_ids(photos: Sequence[Path]) -> list[int]:
     return list(range(1, len(photos) + 1))
 
 
+def check_folder(path: Path) -> None:
+    """Whether there is a folder to write a file into.
+
+    Raises:
+        NoPlace: there is none.
+    """
+    if not path.parent.is_dir():
+        raise NoPlace(f"{path}: there is no folder {path.parent}")
+
+
 def picture_paths(draw: Path, photos: Sequence[Path]) -> list[Path]:
     """Where each photo's picture goes: the path itself, or a folder for several.
 
@@ -84,14 +94,13 @@ def picture_paths(draw: Path, photos: Sequence[Path]) -> list[Path]:
     """
     targets = [draw]
     if len(photos) == 1:
-        if draw.suffix.lower() not in SUFFIXES:
-            raise NoPlace(f"--draw: {draw} has none of the suffixes {', '.join(sorted(SUFFIXES))}")
-        if not draw.parent.is_dir():
-            raise NoPlace(f"--draw: {draw}: there is no folder {draw.parent}")
+        if draw.suffix.lower() not in _SUFFIXES:
+            raise NoPlace(f"--draw: {draw} has none of the suffixes {', '.join(sorted(_SUFFIXES))}")
+        check_folder(draw)
     else:
         if draw.is_file():
             raise NoPlace(f"--draw: {draw} is a file; of several photos it has to be a folder")
-        names = ("stdin" if photo == STDIN else photo.stem for photo in photos)
+        names = ("stdin" if photo == _STDIN else photo.stem for photo in photos)
         targets = [draw / f"{name}.png" for name in names]
     originals = {photo.resolve() for photo in photos}
     drawn: dict[Path, Path] = {}
@@ -138,7 +147,6 @@ class LocalPose:
             query,
             catalog,
             self._kind,
-            images=1,
             answer_bytes=settings.answer_bytes,
         )
         self._predictor = Predictor(self._task.model, self._task.detector.detector)
@@ -154,7 +162,7 @@ class LocalPose:
             OSError: the file cannot be read.
             Problem: it is no photo that can be.
         """
-        data = sys.stdin.buffer.read() if file == STDIN else file.read_bytes()
+        data = sys.stdin.buffer.read() if file == _STDIN else file.read_bytes()
         pixels = PostedImage(data, self._most_pixels).pixels()
         encoded = self._predictor.encode(
             pixels,

@@ -10,6 +10,8 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar
 
+NO_SUCH_PARAMETER = "there is no such parameter on this route"
+
 
 class Problem(Exception):  # noqa: N818
     """An answer that is an error."""
@@ -230,11 +232,17 @@ class Starting(RetryLater):
 
     status, code, title = 503, "starting", "The server is starting"
 
+    def __init__(self) -> None:
+        super().__init__("weights are being loaded; try again in a moment")
+
 
 class Draining(RetryLater):
     """The server is on its way out."""
 
     status, code, title = 503, "draining", "The server is shutting down"
+
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down; ask another replica")
 
 
 class DeadlineExceeded(Problem):

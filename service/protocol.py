@@ -1,6 +1,7 @@
 """uvicorn's protocol with what it lacks.
 
-A bound on headers, deadlines for what is received, and answers of ours to what is no request.
+A bound on headers, deadlines for what is received, answers of ours to what is no request, and a
+door at which work is turned away before a task is made of it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from service.api.body import declared_bytes
 from service.api.errors import MEDIA_TYPE, problem_body
 from service.api.middleware import request_id_of
 from service.api.parting import LINGER_BYTES, LINGER_S
@@ -24,7 +26,7 @@ from service.gate import work_of
 from service.problems import BadRequest, HeadersTooLarge, Problem
 from service.state import State
 
-WORK = frozenset((b"/pose", b"/heatmap"))
+_WORK = frozenset((b"/pose", b"/heatmap"))
 """Paths on which a POST is work."""
 
 _DEADLINE = re.compile(rb"(?:^|&)deadline_ms=(\d{1,5})(?:&|$)")
@@ -35,10 +37,10 @@ _GRACE_S = 5.0
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Refuses headers that are too large with 431 and hangs up on connections that drip.
+    """Refuses large headers and work that has no room, and hangs up on connections that drip.
 
-    The application has a deadline of its own for bodies, with an answer; the one here ends
-    connections that send on after they were answered.
+    The application has a deadline of its own for bodies, with an answer; the one here comes later
+    and ends connections that send on although they were answered.
     """
 
     def __init__(self, *args: Any, state: State, **kwargs: Any) -> None:  # noqa: ANN401
@@ -104,11 +106,10 @@ class BoundedProtocol(HttpToolsProtocol):
         path, _, query = self.url.partition(b"?")
         cycle: RequestResponseCycle | None = self.cycle
         pipelined = cycle is not None and not cycle.response_complete
-        if pipelined or path not in WORK or self.parser.get_method() != b"POST":
+        if pipelined or path not in _WORK or self.parser.get_method() != b"POST":
             return True
         headers = dict(self.headers)
-        length = headers.get(b"content-length", b"")
-        size = int(length) if length.isdigit() else 0
+        size = declared_bytes(headers.get(b"content-length", b""))
         asked = _DEADLINE.search(query)
         most = self._settings.deadline_ms
         left = min(int(asked[1]) if asked else most, most) / 1000
@@ -138,11 +139,11 @@ class BoundedProtocol(HttpToolsProtocol):
             return
 
         async def begun(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401
-            gate.expected(work)
+            gate.begun(work)
             await app(scope, receive, send)
 
         self._expected = None
-        gate.expect(work)
+        gate.coming(work)
         super()._start_asgi_task(cycle, begun)
 
     def on_message_complete(self) -> None:

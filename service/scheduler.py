@@ -68,13 +68,15 @@ class Scheduler:
             return self._line.waiting
 
     @property
-    def drain_s(self) -> float:
+    def turn_in_s(self) -> float:
         """Seconds until a request that comes now has its turn, from measured costs."""
         with self._wake:
             return self._ahead(0.0)
 
     @contextmanager
-    def admit(self, deadline: float, seconds: float = 0.0) -> Iterator[Visit]:
+    def admit(
+        self, deadline: float, seconds: float = 0.0, *, here: bool = False
+    ) -> Iterator[Visit]:
         """Let a request in, or refuse at once what could not be run in time.
 
         What the visit has submitted and not got back when it ends is dropped.
@@ -82,6 +84,7 @@ class Scheduler:
         Args:
             deadline: on the scheduler's clock.
             seconds: of the device that it is expected to ask for.
+            here: all of its body is, so that it is counted on for good.
 
         Raises:
             Overloaded: too much waits already.
@@ -91,7 +94,8 @@ class Scheduler:
         visit = Visit(deadline)
         with self._wake:
             self._check(visit, 1, seconds)
-            visit.promised, visit.prompt = seconds, self._clock() + PROMPT_S
+            visit.promised = seconds
+            visit.prompt = math.inf if here else self._clock() + PROMPT_S
             self._line.join(visit)
         try:
             yield visit
@@ -134,14 +138,14 @@ class Scheduler:
         with self._wake:
             visit.promised = max(0.0, visit.promised - promised)
             self._check(visit, len(items), lane.seconds(items))
-            ticket = Ticket(visit, lane, items, self._clock())
+            ticket = Ticket(visit, lane, items)
             visit.tickets.append(ticket)
             self._wake.notify_all()
         return ticket.future
 
     def _check(self, visit: Visit, count: int, seconds: float) -> None:
         if self._closing:
-            raise Draining("the server is shutting down; ask another replica")
+            raise Draining
         left = visit.deadline - self._clock()
         if left <= 0:
             raise DeadlineExceeded("the deadline passed before the device was asked")

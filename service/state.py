@@ -66,7 +66,7 @@ class State:
         if settings.otlp_url:
             self.tracing = Tracing.to(settings.otlp_url)
         self.scheduler = Scheduler(settings.queue_crops, on_batch=self._on_batch)
-        self.gate = Gate(settings.requests, lambda: self.scheduler.drain_s)
+        self.gate = Gate(settings.requests, lambda: self.scheduler.turn_in_s)
         self.clients = ClientBuckets(settings.client_limit, time.monotonic)
         own = FeatureStore(settings.keep_bytes, settings.keep_seconds)
         shared = None
@@ -97,7 +97,7 @@ class State:
             Starting: not yet.
         """
         if self._loaded is None:
-            raise Starting("weights are being loaded; try again in a moment")
+            raise Starting
         return self._loaded
 
     @property

@@ -7,7 +7,7 @@ from fastapi import Request
 from service.api.multipart import REMEDY, parts_of
 from service.problems import BadMultipart
 
-MOST_IMAGES = 16
+_MOST_IMAGES = 16
 _MULTIPART = "multipart/form-data"
 
 _RAW = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
@@ -22,7 +22,7 @@ REQUEST_BODY = {
                 "type": "object",
                 "required": ["image"],
                 "properties": {
-                    "image": {"type": "array", "items": _BINARY, "maxItems": MOST_IMAGES}
+                    "image": {"type": "array", "items": _BINARY, "maxItems": _MOST_IMAGES}
                 },
             }
         },
@@ -31,9 +31,8 @@ REQUEST_BODY = {
 """What OpenAPI says of it."""
 
 
-def declared(request: Request) -> int:
-    """Bytes that the body will have; 0 where it comes in chunks and does not say."""
-    length = request.headers.get("content-length", "")
+def declared_bytes(length: str | bytes) -> int:
+    """Bytes that a body will have, by `Content-Length`; 0 where it comes in chunks without."""
     return int(length) if length.isascii() and length.isdigit() else 0
 
 
@@ -46,7 +45,7 @@ async def posted_images(request: Request) -> list[bytes]:
     content_type = request.headers.get("content-type", "")
     if content_type.split(";")[0].strip().lower() != _MULTIPART:
         return [await request.body()]
-    parts = await parts_of(content_type, request.stream(), MOST_IMAGES)
+    parts = await parts_of(content_type, request.stream(), _MOST_IMAGES)
     for part in parts:
         if part.name != "image":
             raise BadMultipart(

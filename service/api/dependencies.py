@@ -11,7 +11,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.security.utils import get_authorization_scheme_param
 
-from service.problems import InvalidParameter, Unauthorized
+from service.problems import NO_SUCH_PARAMETER, InvalidParameter, Unauthorized
 from service.state import State
 
 _bearer = HTTPBearer(
@@ -81,6 +81,6 @@ async def no_query(request: Request) -> None:
     Raises:
         InvalidParameter: naming those that were given.
     """
-    given = [(name, "there is no such parameter on this route") for name in request.query_params]
+    given = [(name, NO_SUCH_PARAMETER) for name in request.query_params]
     if given:
         raise InvalidParameter(*given)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -13,7 +13,14 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from service.api.schemas import ProblemBody
-from service.problems import PROBLEMS, InvalidParameter, MethodNotAllowed, NotFound, Problem
+from service.problems import (
+    NO_SUCH_PARAMETER,
+    PROBLEMS,
+    InvalidParameter,
+    MethodNotAllowed,
+    NotFound,
+    Problem,
+)
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -48,20 +55,21 @@ def problem_response(problem: Problem, scope: Scope) -> Response:
     )
 
 
-def error_response(error: Problem | RequestValidationError, scope: Scope) -> Response:
-    """The answer that an error of a route is."""
-    if isinstance(error, RequestValidationError):
-        error = InvalidParameter(*(_parameter_error(entry) for entry in error.errors()))
-    return problem_response(error, scope)
+def invalid_parameter(errors: Iterable[Mapping[str, object]]) -> InvalidParameter:
+    """The problem that pydantic's errors are."""
+    return InvalidParameter(*map(_parameter_error, errors))
 
 
 def install(app: FastAPI) -> None:
     """Make every error of the application a problem."""
 
     @app.exception_handler(Problem)
+    async def _ours(request: Request, error: Problem) -> Response:
+        return problem_response(error, request.scope)
+
     @app.exception_handler(RequestValidationError)
-    async def _ours(request: Request, error: Problem | RequestValidationError) -> Response:
-        return error_response(error, request.scope)
+    async def _fastapis(request: Request, error: RequestValidationError) -> Response:
+        return problem_response(invalid_parameter(error.errors()), request.scope)
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
@@ -122,7 +130,7 @@ def _parameter_error(entry: Mapping[str, object]) -> tuple[str, str]:
     location = entry.get("loc")
     parameter = str(location[-1]) if isinstance(location, tuple) and location else "?"
     if entry.get("type") == "extra_forbidden":
-        return parameter, "there is no such parameter on this route"
+        return parameter, NO_SUCH_PARAMETER
     value = entry.get("input")
     given = f" (given: {str(value)[:80]!r})" if isinstance(value, (str, int, float)) else ""
     return parameter, f"{entry.get('msg')}{given}"

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from models.features import Features
 from models.geometry import Size
-from service.api.body import REQUEST_BODY, declared, posted_images
+from service.api.body import REQUEST_BODY, declared_bytes, posted_images
 from service.api.dependencies import AppState, Authorised
 from service.api.errors import problem_responses
 from service.api.lean import LeanRoute
@@ -27,7 +27,7 @@ from service.gate import work_of
 from service.heatmaps import Lattice
 from service.line import Visit
 from service.photo import Task
-from service.pipeline import Pipeline
+from service.pipeline import Forecast, Pipeline
 from service.problems import (
     AnswerTooLarge,
     ClientLimit,
@@ -111,11 +111,10 @@ async def get_heatmap(
     timings: Timings = request.state.timings
     with (
         state.gate.enter(deadline, timings) as place,
-        state.scheduler.admit(deadline, seconds) as visit,
+        state.scheduler.admit(deadline, seconds, here=True) as visit,
     ):
         state.gate.arrived(place)
         async with until(deadline):
-            state.scheduler.promise(visit, seconds)
             work = _answer(loaded.pipeline, wish, features, lattice, visit, timings)
             answer = await while_connected(request, work)
     answer.headers.update(headers)
@@ -140,7 +139,8 @@ async def post_heatmap(
     """A photo in, a person's heatmaps out."""
     deadline = deadline_of(request, query.deadline_ms, state.settings)
     timings: Timings = request.state.timings
-    with state.gate.enter(deadline, timings, work_of(declared(request))) as place:
+    declared = declared_bytes(request.headers.get("content-length", ""))
+    with state.gate.enter(deadline, timings, work_of(declared)) as place:
         loaded = state.loaded
         most = state.settings.answer_bytes
         model = loaded.catalog.model(query.model)
@@ -148,8 +148,8 @@ async def post_heatmap(
         if wish.frame == "crop":
             wish.check_size((1, 1), most)
         task = heatmap_task(query, loaded.catalog)
-        people_s = sum(loaded.pipeline.forecast(task))
-        seconds = people_s + _field_seconds(loaded.pipeline, wish, None)
+        people = loaded.pipeline.forecast(task)
+        seconds = sum(people) + _field_seconds(loaded.pipeline, wish, None)
         with state.scheduler.admit(deadline, seconds) as visit:
             async with until(deadline):
                 with timings.stage("read"):
@@ -163,12 +163,15 @@ async def post_heatmap(
                 def check_size(size: Size) -> None:
                     wish.check_size(size, most)
                     field_s = _field_seconds(loaded.pipeline, wish, size)
-                    state.scheduler.promise(visit, people_s + field_s)
+                    state.scheduler.promise(visit, sum(people) + field_s)
 
                 task = replace(task, check_size=check_size)
                 # Of the caller's own boxes the task holds only the one that is asked for.
                 number = query.person if query.boxes is None else 0
-                work = _post(state, loaded.pipeline, images[0], task, wish, number, visit, request)
+                data = images[0]
+                work = _post(
+                    state, loaded.pipeline, data, task, people, wish, number, visit, request
+                )
                 return await while_connected(request, work)
 
 
@@ -177,13 +180,14 @@ async def _post(
     pipeline: Pipeline,
     data: bytes,
     task: Task,
+    promised: Forecast,
     wish: Wish,
     number: int,
     visit: Visit,
     request: Request,
 ) -> Response:
     timings: Timings = request.state.timings
-    photo = await pipeline.see(data, task, visit, timings)
+    photo = await pipeline.see(data, task, promised, visit, timings)
     state.metrics.photo(task.model.name, len(photo.people))
     person = photo.people[_person(number, len(photo.people))]
     if isinstance(person.result, Problem) or person.features is None:

@@ -11,14 +11,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar, get_type_hints
 
 from fastapi import Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.dependencies import Caller, authorise, state_of
-from service.api.errors import error_response
+from service.api.errors import invalid_parameter, problem_response
 from service.api.parameters import Query
 from service.problems import InvalidParameter, Problem
 from service.state import State
@@ -72,8 +71,8 @@ class Shortcut:
         scope["route"], handle = found
         try:
             response = await handle(Request(scope, receive))
-        except (Problem, RequestValidationError) as error:
-            response = error_response(error, scope)
+        except Problem as problem:
+            response = problem_response(problem, scope)
         await response(scope, receive, send)
 
 
@@ -81,8 +80,7 @@ def read_query(request: Request, model: type[Q]) -> Q:
     """A request's parameters.
 
     Raises:
-        InvalidParameter: one is given twice, and so has no one value.
-        RequestValidationError: one is unknown or has a value that it cannot have.
+        InvalidParameter: one is unknown, is given twice, or has a value that it cannot have.
     """
     pairs = request.query_params.multi_items()
     values = dict(pairs)
@@ -93,4 +91,4 @@ def read_query(request: Request, model: type[Q]) -> Q:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise RequestValidationError(error.errors()) from error
+        raise invalid_parameter(error.errors()) from error

@@ -12,6 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.body import declared_bytes
 from service.api.errors import problem_response
 from service.metrics import Metrics
 from service.problems import (
@@ -144,8 +145,7 @@ class BodyGuard:
         """Serve one request."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        declared = Headers(scope=scope).get("content-length", "0")
-        if declared.isdigit() and int(declared) > self._most:
+        if declared_bytes(Headers(scope=scope).get("content-length", "")) > self._most:
             return await problem_response(self._too_large(), scope)(scope, receive, send)
         size, complete = 0, False
         deadline = time.monotonic() + self._seconds

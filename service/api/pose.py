@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -14,7 +13,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from models.formats import coco, openpose
 from models.predictor import Person
 from service.api.answers import kept_photo, photo_body
-from service.api.body import REQUEST_BODY, declared, posted_images
+from service.api.body import REQUEST_BODY, declared_bytes, posted_images
 from service.api.dependencies import AppState, Authorised, authorised, no_query
 from service.api.errors import problem_body, problem_responses
 from service.api.lean import LeanRoute
@@ -22,11 +21,12 @@ from service.api.negotiation import MEDIA_TYPES, accept_of, negotiate
 from service.api.parameters import PoseFormat, PoseQuery
 from service.api.patience import deadline_of, until, while_connected
 from service.api.schemas import PoseBody, PoseResults, ProblemBody
-from service.api.tasks import pose_task
+from service.api.tasks import check_count, pose_task
 from service.features import KeptPhoto
 from service.gate import work_of
 from service.line import Visit
 from service.photo import SeenPhoto, Task
+from service.pipeline import Forecast
 from service.problems import (
     AnswerTooLarge,
     BadMultipart,
@@ -90,22 +90,22 @@ async def post_pose(
     kind: PoseFormat = negotiate(query.format, accept_of(request), ("json", "png"))
     deadline = deadline_of(request, query.deadline_ms, state.settings)
     timings: Timings = request.state.timings
-    with state.gate.enter(deadline, timings, work_of(declared(request))) as place:
+    declared = declared_bytes(request.headers.get("content-length", ""))
+    with state.gate.enter(deadline, timings, work_of(declared)) as place:
         loaded = state.loaded
         # Before the body is read: what goes together, and whether there is time at all.
-        task_for = partial(
-            pose_task, query, loaded.catalog, kind, answer_bytes=state.settings.answer_bytes
-        )
-        seconds = sum(loaded.pipeline.forecast(task_for(images=1)))
+        task = pose_task(query, loaded.catalog, kind, answer_bytes=state.settings.answer_bytes)
+        each = loaded.pipeline.forecast(task)
+        seconds = sum(each)
         with state.scheduler.admit(deadline, seconds) as visit:
             async with until(deadline):
                 with timings.stage("read"):
                     images = await posted_images(request)
                 state.gate.arrived(place)
-                task = task_for(images=len(images))
+                check_count(task, kind, len(images))
                 state.scheduler.promise(visit, seconds * len(images))
                 call = _Call(
-                    state, loaded, caller.owner, query, kind, task, visit,
+                    state, loaded, caller.owner, query, kind, task, each, visit,
                     timings, request.state.request_id,
                 )  # fmt: skip
                 return await while_connected(request, call.answer(images))
@@ -138,6 +138,7 @@ class _Call:
     query: PoseQuery
     kind: str
     task: Task
+    promised: Forecast
     visit: Visit
     timings: Timings
     request_id: str
@@ -198,7 +199,7 @@ class _Call:
         return photo_body(photo, self.task, self.query.image_id, timings, self.request_id), kept
 
     async def _see(self, data: bytes, timings: Timings) -> SeenPhoto:
-        photo = await self.loaded.pipeline.see(data, self.task, self.visit, timings)
+        photo = await self.loaded.pipeline.see(data, self.task, self.promised, self.visit, timings)
         self.state.metrics.photo(self.task.model.name, len(photo.people))
         return photo
 

@@ -14,7 +14,7 @@ from service.photo import MAX_PEOPLE, Task
 from service.problems import AnswerTooLarge, InvalidParameter, UnknownKeypoint, UnknownPerson
 from service.work import HeadChoice
 
-MOST_BOXES = 100
+_MOST_BOXES = 100
 _FARTHEST = 100_000
 """Pixels: a box farther away or larger is a mistake, and its crop would be degenerate."""
 
@@ -24,7 +24,6 @@ def pose_task(
     catalog: Catalog,
     kind: str,
     *,
-    images: int,
     answer_bytes: int,
 ) -> Task:
     """What POST /pose is asked for.
@@ -33,7 +32,6 @@ def pose_task(
         query: its parameters.
         catalog: what is served.
         kind: the answer's format.
-        images: how many were posted.
         answer_bytes: the most that an answer may have.
 
     Raises:
@@ -44,10 +42,7 @@ def pose_task(
     if len(set(names)) < len(names):
         raise InvalidParameter(("head", f"{query.head!r} names a head twice; name each once"))
     if kind != "json":
-        for parameter, count in (("head", len(names)), ("image", images)):
-            if count > 1:
-                message = f"format={kind} takes one, not {count}; use json"
-                raise InvalidParameter((parameter, message))
+        _check_lone("head", len(names), kind)
         if query.sigma:
             raise InvalidParameter(("sigma", f"format={kind} has no place for it; use json"))
     for name in names:
@@ -58,7 +53,7 @@ def pose_task(
     return Task(
         model=model,
         detector=catalog.detector(query.detector),
-        boxes=_boxes(query.boxes, query.detector, images),
+        boxes=_boxes(query.boxes, query.detector),
         heads=_choices(model, names, query.decode, query.resolution, sigma=query.sigma),
         judge=_judge(model),
         max_people=query.max_people,
@@ -67,6 +62,18 @@ def pose_task(
         picture=kind == "png",
         check_size=partial(_check_drawable, most=answer_bytes) if kind == "png" else _any_size,
     )
+
+
+def check_count(task: Task, kind: str, images: int) -> None:
+    """Whether the task goes together with as many images.
+
+    Raises:
+        InvalidParameter: it is one for a lone image.
+    """
+    if kind != "json":
+        _check_lone("image", images, kind)
+    if images > 1 and task.boxes is not None:
+        raise InvalidParameter(("boxes", f"boxes are of one image, not of {images}"))
 
 
 def heatmap_task(query: PostHeatmapQuery, catalog: Catalog) -> Task:
@@ -78,7 +85,7 @@ def heatmap_task(query: PostHeatmapQuery, catalog: Catalog) -> Task:
         Problem: parameters that do not go together, or names that nothing has.
     """
     model = catalog.model(query.model)
-    boxes = _boxes(query.boxes, query.detector, 1)
+    boxes = _boxes(query.boxes, query.detector)
     if boxes is not None:
         if query.person >= len(boxes):
             raise UnknownPerson(f"person {query.person} of {len(boxes)} boxes")
@@ -126,6 +133,12 @@ def keypoints_of(model: PoseModel, keypoint: str) -> tuple[int, ...] | None:
         f"{keypoint!r} is not `max`, `all`, an index below {len(names)} or one of "
         f"{', '.join(names)}"
     )
+
+
+def _check_lone(parameter: str, count: int, kind: str) -> None:
+    if count > 1:
+        message = f"format={kind} takes one, not {count}; use json"
+        raise InvalidParameter((parameter, message))
 
 
 def _check_head(model: PoseModel, name: str) -> None:
@@ -183,19 +196,17 @@ def _check_drawable(size: Size, most: int) -> None:
         raise AnswerTooLarge(("format", message))
 
 
-def _boxes(text: str | None, detector: str | None, images: int) -> tuple[Box, ...] | None:
+def _boxes(text: str | None, detector: str | None) -> tuple[Box, ...] | None:
     if text is None:
         return None
     if detector is not None:
         raise InvalidParameter(("boxes", "boxes need no detector; leave out one of the two"))
-    if images > 1:
-        raise InvalidParameter(("boxes", f"boxes are of one image, not of {images}"))
     try:
         rows = json.loads(text)
     except (ValueError, RecursionError):
         raise InvalidParameter(("boxes", "not JSON; write [[x, y, width, height], ...]")) from None
-    if not isinstance(rows, list) or not 1 <= len(rows) <= MOST_BOXES:
-        raise InvalidParameter(("boxes", f"not a list of 1 to {MOST_BOXES} boxes"))
+    if not isinstance(rows, list) or not 1 <= len(rows) <= _MOST_BOXES:
+        raise InvalidParameter(("boxes", f"not a list of 1 to {_MOST_BOXES} boxes"))
     return tuple(_box(index, row) for index, row in enumerate(rows))
 
 

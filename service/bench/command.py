@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 from models.files import write_whole
-from service.bench.figures import Figures, figures, first_failure
-from service.bench.load import Plan, Record
+from service.bench.figures import Figures, failure, figures
+from service.bench.load import Plan
 from service.bench.process import BenchError, ended_in_order, load, own_server
 
-PACKAGES = ("numpy", "onnxruntime", "openvino", "torch", "fastapi", "uvicorn", "uvloop")
+_PACKAGES = ("numpy", "onnxruntime", "openvino", "torch", "fastapi", "uvicorn", "uvloop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def machine(*further: str) -> dict[str, str]:
         "processor": _processor(),
         "python": platform.python_version(),
     }
-    for package in (*PACKAGES, *further):
+    for package in (*_PACKAGES, *further):
         try:
             facts[package] = version(package)
         except PackageNotFoundError:
@@ -132,8 +132,7 @@ def _check(plan: Plan, photos: Sequence[Path]) -> float:
     record = load(once)
     for photo, answer in zip(photos, record.answers, strict=False):
         if answer.status != 200:
-            reason = first_failure(Record([answer], [], [], None))
-            raise BenchError(f"{plan.url}{plan.path}: {photo}: {reason}")
+            raise BenchError(f"{plan.url}{plan.path}: {photo}: {failure(answer)}")
     return max(answer.ms for answer in record.answers[len(photos) :])
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from service.bench.load import BROKEN, GAVE_UP, Answer, Plan, Record
 
-REFUSED = (429, 503)
-LATE = (GAVE_UP, 408, 504)
+_REFUSED = (429, 503)
+_LATE = (GAVE_UP, 408, 504)
 _SETTLE = 0.2
 """Share of a run that is left out of its rates: queues fill and empty there."""
 
@@ -62,8 +62,8 @@ def figures(plan: Plan, record: Record) -> Figures:
     first = _SETTLE * last
     counted = [answer for answer, end in zip(good, ended, strict=True) if first < end <= last]
     counted_s = max(last - first, 1e-9)
-    refused = [answer for answer in record.answers if answer.status in REFUSED]
-    late = sum(answer.status in LATE for answer in record.answers)
+    refused = [answer for answer in record.answers if answer.status in _REFUSED]
+    late = sum(answer.status in _LATE for answer in record.answers)
     sent = len(record.answers)
     open_loop = plan.rate is not None
     return Figures(
@@ -92,16 +92,13 @@ def quantile(values: Sequence[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, math.ceil(share * len(values)) - 1)]
 
 
-def first_failure(record: Record) -> str | None:
-    """In words what went wrong first, if anything did."""
-    for answer in record.answers:
-        if answer.status == BROKEN:
-            return "closed the connection without an answer"
-        if answer.status == GAVE_UP:
-            return "did not answer"
-        if answer.status != 200:
-            return f"answered {answer.status}"
-    return None
+def failure(answer: Answer) -> str:
+    """In words what went wrong."""
+    if answer.status == BROKEN:
+        return "closed the connection without an answer"
+    if answer.status == GAVE_UP:
+        return "did not answer"
+    return f"answered {answer.status}"
 
 
 def _ms(answers: Iterable[Answer]) -> list[float]:

@@ -104,7 +104,9 @@ class Crowd:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._address = Address(plan.url)
-        self._requests = cycle([request(plan, Path(photo).read_bytes()) for photo in plan.photos])
+        self._requests = cycle(
+            [request(plan, self._address, Path(photo).read_bytes()) for photo in plan.photos]
+        )
         self._idle: list[Connection] = []
         self._answers: list[Answer] = []
         self._lag_ms: list[float] = []
@@ -208,7 +210,7 @@ class Crowd:
         return None
 
 
-def request(plan: Plan, photo: bytes) -> bytes:
+def request(plan: Plan, address: Address, photo: bytes) -> bytes:
     """The POST of one photo, as it goes over the wire."""
     headers, body = dict(plan.headers), photo
     if plan.form is None:
@@ -221,7 +223,7 @@ def request(plan: Plan, photo: bytes) -> bytes:
         body = b"".join(
             [f"--{boundary}\r\n{part}".encode(), photo, f"\r\n--{boundary}--\r\n".encode()]
         )
-    return Address(plan.url).request("POST", plan.path, headers, body)
+    return address.request("POST", plan.path, headers, body)
 
 
 async def _main() -> None:

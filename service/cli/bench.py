@@ -10,7 +10,7 @@ import typer
 
 from service.console import complain, one_line_errors, stdout, stop
 from service.doctor import SAMPLE
-from service.predict import find_photos
+from service.predict import check_folder, find_photos
 
 
 def bench(
@@ -67,8 +67,8 @@ def bench(
         )
         if url and profile:
             stop("--profile: a running server is not this command's to profile; leave out --url")
-        if json and not json.parent.is_dir():
-            stop(f"{json}: there is no folder {json.parent}")
+        if json:
+            check_folder(json)
         try:
             result = measure(wish, stdout)
         except BenchError as error:

@@ -16,6 +16,7 @@ from service.console import complain, one_line_errors, remark, stderr, stop, wor
 from service.predict import (
     LocalPose,
     Posed,
+    check_folder,
     find_photos,
     image_ids,
     picture_paths,
@@ -72,8 +73,8 @@ def predict(
         if boxes and (detector or len(files) > 1):
             stop("--boxes: they are of one photo, and then there is no --detector")
         pictures = picture_paths(draw, files) if draw else None
-        if json and not json.parent.is_dir():
-            stop(f"{json}: there is no folder {json.parent}")
+        if json:
+            check_folder(json)
         settings = settings_of(
             model=model, detector=detector, device=device, bundles=bundles, threads=threads
         )

@@ -28,9 +28,10 @@ class Poison:
 
 def poison(plan: Plan, *, rounds: int = 5, at_once: int = 16) -> Poison:
     """Send one truncated photo among good ones, again and again."""
-    photo = Path(plan.photos[0]).read_bytes()
-    requests = [request(plan, photo[: len(photo) // 2])] + [request(plan, photo)] * (at_once - 1)
-    lost = uvloop.run(_poison(Address(plan.url), requests, rounds))
+    address, photo = Address(plan.url), Path(plan.photos[0]).read_bytes()
+    bad = request(plan, address, photo[: len(photo) // 2])
+    requests = [bad] + [request(plan, address, photo)] * (at_once - 1)
+    lost = uvloop.run(_poison(address, requests, rounds))
     return Poison(rounds * (at_once - 1), lost)
 
 
@@ -53,8 +54,9 @@ def abandon(plan: Plan, counter: Counter, clients: int = 400) -> int:
     Returns:
         Crops that were computed for nobody.
     """
-    ask = request(plan, Path(plan.photos[0]).read_bytes())
-    return uvloop.run(_abandon(Address(plan.url), ask, counter, clients))
+    address = Address(plan.url)
+    ask = request(plan, address, Path(plan.photos[0]).read_bytes())
+    return uvloop.run(_abandon(address, ask, counter, clients))
 
 
 async def _abandon(address: Address, ask: bytes, counter: Counter, clients: int) -> int:

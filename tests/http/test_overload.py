@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ from service.api.tasks import pose_task
 from service.costs import Cost
 from service.images import PostedImage
 from service.model_lanes import ModelLanes
+from service.timings import Timings
 from tests.fakes import NAN, POISON, FakeHouse
 from tests.http import raw
 from tests.http.serving import Running, photo, running, until
@@ -126,6 +128,7 @@ def test_what_cannot_be_done_in_time_is_refused_before_its_body_is_sent(
     server: Running, house: FakeHouse
 ) -> None:
     hold(house)
+    even(server)
     body = photo(size=(240, 80))
     with ExitStack() as stack:
         held, queued, refused = (stack.enter_context(raw.connected(server)) for _ in range(3))
@@ -152,6 +155,7 @@ def test_a_photo_gives_its_room_back_before_its_people_wait_for_the_device(
         raw.connected(server) as second,
     ):
         hold(house)
+        even(server)
         first.sendall(head(FOUR, body) + body)
         until(lambda: house.engine.batches == [4])
         second.sendall(head(FOUR, body) + body)
@@ -219,7 +223,7 @@ def test_a_heatmap_that_cannot_be_drawn_in_time_is_refused_like_any_work(
 
 def test_one_callers_wishes_move_nobody_elses_forecast(server: Running, house: FakeHouse) -> None:
     loaded = server.state.loaded
-    task = pose_task(PoseQuery(), loaded.catalog, "json", images=1, answer_bytes=10**9)
+    task = pose_task(PoseQuery(), loaded.catalog, "json", answer_bytes=10**9)
     even(server)
 
     def forecast(query: str, people: int) -> float:
@@ -235,6 +239,20 @@ def test_one_callers_wishes_move_nobody_elses_forecast(server: Running, house: F
     crowds = forecast("", people=50)
     assert crowds > at_first
     assert forecast("?detector=whole", people=1) == crowds
+
+
+def test_what_was_promised_of_a_photo_is_taken_back_whatever_was_learnt_meanwhile(
+    server: Running,
+) -> None:
+    pipeline, scheduler = server.state.loaded.pipeline, server.state.scheduler
+    task = pose_task(PoseQuery(), server.state.loaded.catalog, "json", answer_bytes=10**9)
+    even(server, 1.0)
+    promised = pipeline.forecast(task)
+    with scheduler.admit(time.monotonic() + 60, sum(promised), here=True) as visit:
+        even(server, 0.25)
+        seen = asyncio.run(pipeline.see(photo(), task, promised, visit, Timings()))
+        assert visit.promised == 0.0
+    assert len(seen.people) == 1
 
 
 @pytest.mark.parametrize("frame", ["crop", "image"])

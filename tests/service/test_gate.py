@@ -117,12 +117,12 @@ def test_those_that_passed_the_door_count_before_they_have_their_places() -> Non
     gate = opened(2)
     for _ in range(2):
         assert gate.refusal(1.0) is None
-        gate.expect(1.0)
+        gate.coming(1.0)
     assert gate.refusal(1.0) is not None
-    gate.expected(1.0)
+    gate.begun(1.0)
     with gate.enter(FAR, Timings()):
         assert gate.refusal(1.0) is not None
-        gate.expected(1.0)
+        gate.begun(1.0)
     assert gate.refusal(1.0) is None
 
 
