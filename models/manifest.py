@@ -55,6 +55,12 @@ class SimccSpec(_HeadSpec):
 
     split: float = Field(ge=1)
     sigma: tuple[float, float] = Field(description="of the labels in bins, x and y")
+    beta: float | None = Field(
+        None,
+        gt=0,
+        exclude_if=lambda beta: beta is None,  # so that weights from before it keep their digest
+        description="where the labels have peak 1 (RTMPose): logits times it are a distribution's",
+    )
     window: float = Field(2.0, gt=0, description="sigmas around the peak in the expectation")
     decode: Literal["expectation", "argmax"]
 

@@ -55,7 +55,7 @@ class PoseModel:
     def _simcc(self) -> SimccCodec:
         spec = self.manifest.heads.simcc
         assert spec is not None
-        return SimccCodec(self.size, spec.split, spec.sigma)
+        return SimccCodec(self.size, spec.split, spec.sigma, beta=spec.beta)
 
     @cached_property
     def _heatmap(self) -> HeatmapCodec:

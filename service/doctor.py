@@ -22,7 +22,7 @@ from models.predictor import Predictor
 from service.catalog import load_catalog
 from service.images import PostedImage
 from service.ports import try_port
-from service.settings import Settings
+from service.settings import Settings, own_bundles
 
 SAMPLE = Path(__file__).parent / "page" / "sample.jpg"
 _ENOUGH_MEMORY = 1_000_000_000
@@ -114,7 +114,7 @@ def _image_libraries() -> Check:
 def _bundles(settings: Settings) -> Iterator[Check]:
     for folder in settings.bundles:
         paths = find_bundles(folder)
-        if not paths:
+        if not paths and folder != own_bundles():
             remedy = "check SUBPOSE_BUNDLES: its folders hold bundles, each with manifest.json"
             yield Check("bundle", f"none in {folder}", remedy)
         for name, path in paths.items():

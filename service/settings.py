@@ -31,13 +31,27 @@ Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
 Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split)]
 
 
-def _engine_file() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME")
+def _own(variable: str, usual: str) -> Path:
+    """The user's folder for what is ours, of one of XDG's kinds."""
+    named = os.environ.get(variable)
     try:
-        folder = Path(cache) if cache else Path.home() / ".cache"
+        folder = Path(named) if named else Path.home() / usual
     except RuntimeError:  # a container's user whom no list of users knows
         folder = Path(tempfile.gettempdir())
-    return folder / "subpose" / "engine.json"
+    return folder / "subpose"
+
+
+def _engine_file() -> Path:
+    return _own("XDG_CACHE_HOME", ".cache") / "engine.json"
+
+
+def own_bundles() -> Path:
+    """Where this user's imported bundles lie; it need not be there."""
+    return _own("XDG_DATA_HOME", ".local/share") / "bundles"
+
+
+def _bundles() -> tuple[Path, ...]:
+    return BUNDLES, own_bundles()
 
 
 class Settings(BaseSettings):
@@ -60,7 +74,11 @@ class Settings(BaseSettings):
         default=None, ge=0, le=65535, description="serve /metrics here and not on the main port"
     )
 
-    bundles: Paths = Field(default=(BUNDLES,), description="folders whose subfolders are bundles")
+    bundles: Paths = Field(
+        default_factory=_bundles,
+        description="folders whose subfolders are bundles, imported ones go into the last; by "
+        "default the committed ones and the user's own",
+    )
     model: str = Field(default="pose-s", description="the pose model where a request names none")
     detector: str = Field(
         default="person-n",

@@ -10,6 +10,9 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 # Which runtime is fastest here is nothing that tests of other things should find out or depend on.
 os.environ.setdefault("SUBPOSE_ENGINE", "onnxruntime")
 
+# Nor what its user has imported.
+os.environ["XDG_DATA_HOME"] = os.devnull
+
 # How long an example takes says more of a busy machine than of the code.
 settings.register_profile("subpose", deadline=None)
 settings.load_profile("subpose")

@@ -24,12 +24,15 @@ class SimccCodec:
         split: bins a pixel, the paper's k.
         sigma: of the labels (x, y), bins; also those of an `equal` label, for its windows.
         labels: their form.
+        beta: where logits have learnt labels with peak 1 (RTMPose): times this they are a
+            distribution's, and their own peak is the score. None where they are one's as they are.
     """
 
     size: Size
     split: float
     sigma: tuple[float, float]
     labels: SimccLabels = GAUSSIAN
+    beta: float | None = None
 
     decodes = get_args(SimccDecode)
 
@@ -71,12 +74,12 @@ class SimccCodec:
 
         Returns:
             The joints. A score is the lower of the two axes' peaks, each over the peak of a
-            perfect label.
+            perfect label; with `beta` of the logits themselves, as published.
         """
         xp = namespace(x, y)
         axes, scores = [], []
         for logits, sigma in ((x, self.sigma[0]), (y, self.sigma[1])):
-            probability = softmax(logits)
+            probability = self._probability(logits)
             peak = xp.argmax(logits, axis=-1)
             position = xp.astype(peak, logits.dtype)
             if decode == "expectation":
@@ -85,7 +88,8 @@ class SimccCodec:
                 near = xp.where(xp.abs(offset) <= math.ceil(window * sigma), probability, 0.0)
                 position = position + xp.sum(offset * near, axis=-1) / xp.sum(near, axis=-1)
             axes.append(position / self.split)
-            scores.append(xp.max(probability, axis=-1) / self.labels.peak(sigma))
+            learnt = probability / self.labels.peak(sigma) if self.beta is None else logits
+            scores.append(xp.max(learnt, axis=-1))
         return Decoded(xp.stack(axes, axis=-1), xp.clip(xp.minimum(scores[0], scores[1]), 0.0, 1.0))
 
     def spread(self, x: Array, y: Array, points: Array) -> Array:
@@ -104,7 +108,7 @@ class SimccCodec:
         for axis, (logits, sigma) in enumerate(((x, self.sigma[0]), (y, self.sigma[1]))):
             bins = xp.arange(logits.shape[-1], dtype=logits.dtype, device=logits.device)
             offset = bins - points[..., axis, None] * self.split
-            near = xp.where(xp.abs(offset) <= 3 * sigma, softmax(logits), 0.0)
+            near = xp.where(xp.abs(offset) <= 3 * sigma, self._probability(logits), 0.0)
             mass = xp.clip(xp.sum(near, axis=-1), 1e-30, None)
             squares = squares + xp.sum(offset**2 * near, axis=-1) / mass
         return xp.sqrt(squares) / self.split
@@ -131,8 +135,13 @@ class SimccCodec:
         return _shifted(x, whole), xp.take(y, order, axis=1)
 
     def merge(self, own: tuple[Array, Array], mirrored: tuple[Array, Array]) -> tuple[Array, Array]:
-        """The mean of a crop's distributions and its `unmirror`ed mirror image's, as logits."""
+        """The mean of a crop's distributions and its `unmirror`ed mirror image's, as logits.
+
+        With `beta`, whose logits are labels, it is their own mean, as published.
+        """
         xp = namespace(*own)
+        if self.beta is not None:
+            return (own[0] + mirrored[0]) / 2, (own[1] + mirrored[1]) / 2
         x, y = (
             xp.log(xp.clip((softmax(a) + softmax(b)) / 2, 1e-30, None))
             for a, b in zip(own, mirrored, strict=True)
@@ -155,7 +164,8 @@ class SimccCodec:
         xp = namespace(x, y)
         profiles = []
         for logits, positions in ((x, columns), (y, rows)):
-            relative = xp.exp(logits - xp.max(logits, axis=-1, keepdims=True))
+            below = logits - xp.max(logits, axis=-1, keepdims=True)
+            relative = xp.exp(below * (self.beta or 1.0))
             last = logits.shape[-1] - 1
             at = xp.clip(positions * self.split, 0, last)
             low = xp.clip(xp.floor(at), 0, last - 1)
@@ -164,6 +174,9 @@ class SimccCodec:
             left, right = (xp.take(relative, i, axis=-1) for i in (index, index + 1))
             profiles.append(left + (right - left) * fraction)
         return scores[..., None, None] * profiles[1][..., :, None] * profiles[0][..., None, :]
+
+    def _probability(self, logits: Array) -> Array:
+        return softmax(logits * (self.beta or 1.0))
 
 
 def softmax(logits: Array) -> Array:

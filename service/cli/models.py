@@ -12,10 +12,13 @@ from models.bundle import find_bundles, load_bundle
 from models.engines import EngineError
 from models.manifest import PoseManifest
 from service.catalog import load_catalog
+from service.cli.imports import bring
 from service.cli.options import Bundles, Device, settings_of
 from service.console import one_line_errors, stdout
 
 app = typer.Typer()
+app.command("import")(bring)
+app.command("pull")(bring)
 
 
 @app.command()

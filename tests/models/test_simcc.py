@@ -104,6 +104,31 @@ def test_a_perfect_answer_scores_one_under_every_label(labels: SimccLabels) -> N
     assert decoded.scores[0, 0] == pytest.approx(1, abs=0.003)
 
 
+@kinds
+def test_logits_that_have_learnt_labels_of_peak_one_are_read_as_published(array: Any) -> None:  # noqa: ANN401
+    """RTMPose's: a score is the lower peak, merging is the mean, a factor makes distributions."""
+    codec = SimccCodec(SIZE, 2, (4.9, 5.66), SimccLabels(normalised=False), beta=10)
+    points = array([[[50.3, 77.2], [120.0, 30.5]]])
+    x, y, _ = codec.encode(points, points[..., 0] == points[..., 0])
+    perfect = codec.decode(x, y, "argmax")
+    np.testing.assert_allclose(perfect.points, points, atol=0.2501)
+    np.testing.assert_allclose(perfect.scores, 1, atol=0.01)
+    np.testing.assert_allclose(codec.decode(x, y).points, points, atol=0.02)
+    assert float(codec.decode(x * 0.3, y, "argmax").scores[0, 1]) == pytest.approx(0.3, abs=1e-3)
+    assert float(codec.decode(x * 1.2, y * 1.3).scores[0, 1]) == 1
+    # A mirrored crop that sees nothing halves the peak.
+    halved = codec.merge((x, y), (x * 0, y * 0))
+    np.testing.assert_allclose(
+        codec.decode(*halved, "argmax").scores, np.asarray(perfect.scores) / 2, atol=1e-6
+    )
+    # What the factor makes of the labels near their peak: sigmas smaller by its root.
+    expected = np.hypot(4.9, 5.66) / 2 / np.sqrt(10)
+    np.testing.assert_allclose(codec.spread(x, y, points), expected, rtol=0.15)
+    rows = columns = np.arange(0, 192, 0.5)
+    field = np.asarray(codec.field(x, y, array(columns), array(rows), perfect.scores))
+    np.testing.assert_allclose(field.max((-2, -1)), np.asarray(perfect.scores), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("split", "u", "decoded"),
     [(1.5, 50.3, 50.0), (2, 50.3, 50.5), (3, 50.3, 50.333333), (2, 50.25, 50.0)],
