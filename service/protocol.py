@@ -6,9 +6,8 @@ door at which work is turned away before a task is made of it.
 
 from __future__ import annotations
 
-import json
 import re
-from asyncio import BaseTransport, TimerHandle, Transport
+from asyncio import BaseTransport, Transport
 from typing import Any, cast
 
 from uvicorn._types import ASGI3Application
@@ -19,18 +18,21 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from service.api.body import declared_bytes
-from service.api.errors import MEDIA_TYPE, problem_body
+from service.api.errors import MEDIA_TYPE, plain_problem_json
 from service.api.middleware import request_id_of
 from service.api.parting import LINGER_BYTES, LINGER_S
 from service.gate import work_of
+from service.overdue import Overdue
 from service.problems import BadRequest, HeadersTooLarge, Problem
 from service.state import State
 
 _WORK = frozenset((b"/pose", b"/heatmap"))
 """Paths on which a POST is work."""
 
-_DEADLINE = re.compile(rb"(?:^|&)deadline_ms=(\d{1,5})(?:&|$)")
+_DEADLINE = re.compile(rb"deadline_ms=(\d{1,5})(?:&|$)")
 """As most write it; any other way of writing it is judged by its route alone."""
+
+_CLOSE = "connection: close\r\n"
 
 _GRACE_S = 5.0
 """After a body's deadline: by then the application has answered, and whoever still sends goes."""
@@ -43,9 +45,10 @@ class BoundedProtocol(HttpToolsProtocol):
     and ends connections that send on although they were answered.
     """
 
-    def __init__(self, *args: Any, state: State, **kwargs: Any) -> None:  # noqa: ANN401
+    def __init__(self, *args: Any, state: State, overdue: Overdue, **kwargs: Any) -> None:  # noqa: ANN401
         super().__init__(*args, **kwargs)
         self._state = state
+        self._overdue = overdue
         self._settings = state.settings
         # A path may hold the id of kept features: the application logs routes instead.
         self.access_log = False
@@ -54,16 +57,15 @@ class BoundedProtocol(HttpToolsProtocol):
         self._parting = False
         self._turned_away = False  # whose body is still to come, and is not wanted
         self._expected: float | None = None
-        self._patience: TimerHandle | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
         """A connection has to begin a request soon."""
         super().connection_made(cast(Transport, transport))
-        self._wait(self._settings.header_seconds)
+        self._overdue.wait(self, self._settings.header_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing to wait for any more."""
-        self._wait(None)
+        self._overdue.forget(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -72,7 +74,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._received += len(data)
         if self._parting:
             if self._received > LINGER_BYTES:
-                self._hang_up()
+                self.hang_up()
             return
         super().data_received(data)
         if self._in_headers and self._received > self._settings.header_bytes:
@@ -84,7 +86,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         super().on_message_begin()
         self._in_headers = True
-        self._wait(self._settings.header_seconds)
+        self._overdue.wait(self, self._settings.header_seconds)
 
     def on_headers_complete(self) -> None:
         """The headers are here: large ones are refused before the application sees them."""
@@ -96,7 +98,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if size > self._settings.header_bytes:
             self._refuse()
             return
-        self._wait(self._settings.body_seconds + _GRACE_S)
+        self._overdue.wait(self, self._settings.body_seconds + _GRACE_S)
         if self._door():
             super().on_headers_complete()
 
@@ -150,12 +152,13 @@ class BoundedProtocol(HttpToolsProtocol):
         """All of the request is here."""
         if self._parting:
             return
-        self._wait(None)
         self._in_headers = True
         if self._turned_away:
             self._turned_away = False
-            self.on_response_complete()
+            self.server_state.total_requests += 1
+            self._overdue.wait(self, self.timeout_keep_alive)
             return
+        self._overdue.forget(self)
         super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -166,7 +169,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """What came is not HTTP; within an answer there is no room for another."""
         if self._answering:
-            self._hang_up()
+            self.hang_up()
             return
         self._answer(BadRequest("the request cannot be parsed as HTTP/1.1; check what sends it"))
 
@@ -179,14 +182,8 @@ class BoundedProtocol(HttpToolsProtocol):
             return False
         return self.cycle.response_started and not self.cycle.response_complete
 
-    def _wait(self, seconds: float | None) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
-        if seconds is not None:
-            self._patience = self.loop.call_later(seconds, self._hang_up)
-
-    def _hang_up(self) -> None:
+    def hang_up(self) -> None:
+        """Close, once what was written has been sent."""
         if not self.transport.is_closing():
             self.transport.close()
 
@@ -207,16 +204,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.write(_response(problem, request_id_of(request_id), close=True))
         self.transport.write_eof()
         self._parting, self._received = True, 0
-        self._wait(LINGER_S)
+        self._overdue.wait(self, LINGER_S)
 
 
 def _response(problem: Problem, request_id: str, *, close: bool = False) -> bytes:
     """All of an answer, as it goes over the wire."""
-    body = json.dumps(problem_body(problem, request_id)).encode()
-    extra = {**problem.headers, **({"connection": "close"} if close else {})}
-    head = (
+    body = plain_problem_json(problem, request_id)
+    own = "".join([f"{name.lower()}: {value}\r\n" for name, value in problem.headers.items()])
+    rest = (
         f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
         f"x-request-id: {request_id}\r\nserver-timing: total;dur=0\r\n"
-        + "".join(f"{name.lower()}: {value}\r\n" for name, value in extra.items())
+        f"{own}{_CLOSE if close else ''}\r\n{body}"
     )
-    return STATUS_LINE[problem.status] + head.encode() + b"\r\n" + body
+    return STATUS_LINE[problem.status] + rest.encode()

@@ -19,6 +19,7 @@ from models.bundle import BundleError
 from models.engines import EngineError
 from service.app import create_app, create_metrics_app
 from service.memory import give_back_large_blocks
+from service.overdue import Overdue
 from service.protocol import BoundedProtocol
 from service.settings import Settings
 from service.state import State
@@ -183,7 +184,7 @@ def _config(app: FastAPI, settings: Settings, port: int) -> uvicorn.Config:
         host=settings.host,
         port=port,
         loop="uvloop",
-        http=partial(BoundedProtocol, state=app.state.subpose),  # type: ignore[arg-type]
+        http=partial(BoundedProtocol, state=app.state.subpose, overdue=Overdue()),  # type: ignore[arg-type]
         ws="none",
         log_config=None,
         server_header=False,
