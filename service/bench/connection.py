@@ -70,11 +70,18 @@ class Connection(asyncio.Protocol):
         Raises:
             ConnectionError: the server closed without an answer, or it was no HTTP.
         """
-        self._answer = asyncio.get_running_loop().create_future()
-        self._parser = httptools.HttpResponseParser(self)
-        self._body.clear()
+        return await self.asked(request)
+
+    def asked(self, request: bytes) -> asyncio.Future[tuple[int, bytes]]:
+        """Send; what `ask` waits for.
+
+        Raises:
+            ConnectionError: the server has closed.
+        """
         self.send(request)
-        return await self._answer
+        self._answer = asyncio.get_running_loop().create_future()
+        self._body.clear()
+        return self._answer
 
     def send(self, request: bytes) -> None:
         """Send, and wait for nothing."""
@@ -96,6 +103,7 @@ class Connection(asyncio.Protocol):
         """Of asyncio."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=0)
+        self._parser = httptools.HttpResponseParser(self)
         self.open = True
 
     def pause_writing(self) -> None:

@@ -14,10 +14,13 @@ import random
 import sys
 import time
 import uuid
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import cycle
 from pathlib import Path
+from typing import NamedTuple
 
 import uvloop
 
@@ -29,6 +32,8 @@ GAVE_UP, BROKEN = -1, -2
 _PATIENCE_S = 60.0
 _RETRY_S = 0.01
 _PROBE_S = 0.05
+_BURST = 16
+"""Requests that are begun at the most before answers are looked at, by who is behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,14 @@ class Record:
         return Record(answers, **values)
 
 
+class _Asked(NamedTuple):
+    """A request on its way."""
+
+    began: float
+    connection: Connection
+    answer: asyncio.Future[tuple[int, bytes]]
+
+
 class Crowd:
     """The clients of one run."""
 
@@ -111,6 +124,7 @@ class Crowd:
         self._answers: list[Answer] = []
         self._lag_ms: list[float] = []
         self._health_ms: list[float] = []
+        self._asked: deque[_Asked] = deque()
         self._began = time.perf_counter()
 
     async def run(self) -> Record:
@@ -145,16 +159,57 @@ class Crowd:
     async def _open_loop(self, rate: float) -> None:
         chance = random.Random(0)
         due, begun = time.perf_counter(), 0
+        impatient = asyncio.create_task(self._hang_up_late())
         async with asyncio.TaskGroup() as group:
             while not self._over(begun):
-                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                early = due - time.perf_counter()
+                if early > 0 or begun % _BURST == 0:
+                    await asyncio.sleep(max(0.0, early))
                 self._lag_ms.append((time.perf_counter() - due) * 1000)
-                group.create_task(self._post(self._plan.within_s))
+                if connection := self._take():
+                    self._ask(connection)
+                else:
+                    group.create_task(self._post(self._plan.within_s))
                 begun += 1
                 due += chance.expovariate(rate)
+        await asyncio.gather(*(asked.answer for asked in self._asked), return_exceptions=True)
+        impatient.cancel()
+
+    def _ask(self, connection: Connection) -> None:
+        """`_post` on a connection that is there, without a task or a timer of its own.
+
+        The clients share the machine with the server: what they take, it lacks.
+        """
+        began = time.perf_counter()
+        answer = connection.asked(next(self._requests))
+        answer.add_done_callback(partial(self._answered, began, connection))
+        self._asked.append(_Asked(began, connection, answer))
+
+    def _answered(
+        self, began: float, connection: Connection, answer: asyncio.Future[tuple[int, bytes]]
+    ) -> None:
+        status, body = GAVE_UP, b""
+        if not answer.cancelled():
+            status, body = (BROKEN, b"") if answer.exception() else answer.result()
+        self._account(began, connection, status, body)
+
+    async def _hang_up_late(self) -> None:
+        """All wait equally long, so who asked first gives up first."""
+        within_s = self._plan.within_s
+        while True:
+            left = within_s
+            while self._asked:
+                first = self._asked[0]
+                left = first.began + within_s - time.perf_counter()
+                if not first.answer.done():
+                    if left > 0:
+                        break
+                    first.answer.cancel()
+                self._asked.popleft()
+            await asyncio.sleep(left if self._asked else within_s)
 
     async def _post(self, patience_s: float) -> Answer:
-        began, connection, people = time.perf_counter(), None, 0
+        began, connection, body = time.perf_counter(), None, b""
         try:
             async with asyncio.timeout(patience_s):
                 connection = self._take() or await self._address.connect()
@@ -163,14 +218,18 @@ class Crowd:
             status = GAVE_UP
         except OSError:
             status = BROKEN
+        return self._account(began, connection, status, body)
+
+    def _account(
+        self, began: float, connection: Connection | None, status: int, body: bytes
+    ) -> Answer:
         took = time.perf_counter() - began
         if connection is not None:
             if connection.open and status > 0:
                 self._idle.append(connection)
             else:
                 connection.hang_up()
-        if status == 200:
-            people = len(json.loads(body)["people"])
+        people = len(json.loads(body)["people"]) if status == 200 else 0
         answer = Answer(began - self._began, took * 1000, status, people)
         self._answers.append(answer)
         return answer
