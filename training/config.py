@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.networks.pose import HEADS, HeadName, PoseShape
 from training.data.examples import Augmentation
+from training.precision import Precision
 
 Sampling = Literal["uniform", "random"]
 
@@ -60,6 +61,7 @@ class Schedule(_Strict):
     ramp: int = Field(30, ge=0, description="steps of rising rate")
     ema: float = Field(0.998, ge=0, lt=1)
     clip: float = Field(1.0, gt=0, description="of the gradient's norm")
+    precision: Precision = Field("fp32", description="of the network; losses are fp32's always")
 
     @model_validator(mode="after")
     def _even_parts(self) -> Schedule:

@@ -16,6 +16,7 @@ from models.codecs import HeatmapCodec
 from models.geometry import Size, denormalise
 from models.networks.pose import HeadName, PoseNetwork
 from training.config import LossWeights, Sampling, SimccLoss
+from training.precision import Precision, autocast
 from training.teacher import teacher_codec
 
 Batch = dict[str, Tensor]
@@ -35,8 +36,9 @@ def pose_losses(
     heads: Sequence[HeadName] | None = None,
     simcc: SimccLoss = OURS,
     sampling: Sampling = "uniform",
+    precision: Precision = "fp32",
 ) -> dict[str, Tensor]:
-    """Each head's loss on the same features.
+    """Each head's loss on the same features, float32.
 
     Args:
         network: for its heads and codecs.
@@ -49,17 +51,25 @@ def pose_losses(
         heads: whose loss is wanted; None for all that the network has.
         simcc: its divergence's form.
         sampling: how NerPE's positions are drawn.
+        precision: of the heads' arithmetic.
     """
+    low = autocast(precision, features.device)
     heads = network.shape.heads if heads is None else heads
     losses = {}
     if "simcc" in heads:
-        losses["simcc"] = _simcc(network, features, batch, teacher_share, simcc)
+        with low:
+            x, y = network.simcc(features)
+        losses["simcc"] = _simcc(network, (x.float(), y.float()), batch, teacher_share, simcc)
     if "heatmap" in heads:
-        losses["heatmap"] = _heatmap(network, features, batch, teacher_share)
+        with low:
+            maps = network.heatmap(features)
+        losses["heatmap"] = _heatmap(network, maps.float(), batch, teacher_share)
     if "nerpe" in heads:
         size = network.nerpe.columns, network.nerpe.rows
         positions = sampled(len(features), size, samples, generator, features.device, sampling)
-        losses["nerpe"] = _nerpe(network, features, batch, teacher_share, positions)
+        with low:
+            values, _ = network.nerpe.neighbours(network.nerpe.cells(features), positions)
+        losses["nerpe"] = _nerpe(network, values.float(), batch, teacher_share, positions)
     return losses
 
 
@@ -69,7 +79,11 @@ def weighted(losses: dict[str, Tensor], weights: LossWeights) -> Tensor:
 
 
 def _simcc(
-    network: PoseNetwork, features: Tensor, batch: Batch, share: float, how: SimccLoss
+    network: PoseNetwork,
+    logits: tuple[Tensor, Tensor],
+    batch: Batch,
+    share: float,
+    how: SimccLoss,
 ) -> Tensor:
     codec = network.shape.simcc
     x, y, weight = codec.encode(batch["points"], batch["visible"])
@@ -89,8 +103,8 @@ def _simcc(
         )
         # An unlabelled joint speaks softly: the teacher may be wrong about it.
         weight = torch.where(weight > 0, torch.ones_like(weight), torch.full_like(weight, 0.3))
-    axes = zip(network.simcc(features), (x, y), strict=True)
-    return torch.stack([divergence(logits, labels, weight, how) for logits, labels in axes]).sum()
+    axes = zip(logits, (x, y), strict=True)
+    return torch.stack([divergence(axis, labels, weight, how) for axis, labels in axes]).sum()
 
 
 def divergence(logits: Tensor, labels: Tensor, weight: Tensor, how: SimccLoss) -> Tensor:
@@ -115,7 +129,7 @@ def divergence(logits: Tensor, labels: Tensor, weight: Tensor, how: SimccLoss) -
     return each.mean() if how.form == "mean" else each.sum() / logits.shape[1]
 
 
-def _heatmap(network: PoseNetwork, features: Tensor, batch: Batch, share: float) -> Tensor:
+def _heatmap(network: PoseNetwork, answer: Tensor, batch: Batch, share: float) -> Tensor:
     """Half the mean square (MODELS 3.1)."""
     target, weight = network.heatmap_codec.encode(
         batch["points"], batch["visible"], rounded=network.shape.heatmap_rounded
@@ -125,7 +139,7 @@ def _heatmap(network: PoseNetwork, features: Tensor, batch: Batch, share: float)
         mixed = (1 - share) * target + share * maps
         target = torch.where((weight > 0)[..., None, None], mixed, maps)
         weight = torch.ones_like(weight)
-    error = (network.heatmap(features) - target).square().mean((-2, -1))
+    error = (answer - target).square().mean((-2, -1))
     return 0.5 * torch.mean(error * weight)
 
 
@@ -149,11 +163,10 @@ def resampled(maps: Tensor, codec: HeatmapCodec) -> Tensor:
 
 
 def _nerpe(
-    network: PoseNetwork, features: Tensor, batch: Batch, share: float, positions: Tensor
+    network: PoseNetwork, values: Tensor, batch: Batch, share: float, positions: Tensor
 ) -> Tensor:
     """Half the mean square of every neighbour's prediction at (B, Q, 2) (MODELS 2.1)."""
-    head, codec = network.nerpe, network.shape.nerpe
-    target = codec.encode(batch["points"], positions)  # (B, Q, K)
+    target = network.shape.nerpe.encode(batch["points"], positions)  # (B, Q, K)
     weight = batch["visible"][:, None, :].to(target.dtype)
     if "maps" in batch:
         size = torch.tensor(network.shape.size, dtype=positions.dtype, device=positions.device)
@@ -164,7 +177,6 @@ def _nerpe(
         )[..., 0].transpose(1, 2)
         target = torch.where(weight > 0, (1 - share) * target + share * seen, seen)
         weight = torch.ones_like(weight)
-    values, _ = head.neighbours(head.cells(features), positions)
     return 0.5 * torch.mean((values - target[:, None]).square() * weight[:, None])
 
 

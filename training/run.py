@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import ConcatDataset
 
 from models.files import replacing
 from models.networks.pose import PoseNetwork
 from training.config import Experiment
+from training.errors import TrainingError
 from training.log import RunLog
 from training.losses import Batch, pose_losses, weighted
 from training.order import batches, rank, world
+from training.precision import autocast, check_precision, gradient_scaler
 from training.progress import console, note, progress_bar
 
 
@@ -27,13 +32,69 @@ def write_checkpoint(path: Path, state: dict[str, object]) -> None:
         torch.save(state, draft)
 
 
+def synchronised(network: PoseNetwork, device: torch.device) -> PoseNetwork:
+    """With the statistics of batch norms taken over all processes, where they are on GPUs.
+
+    On CPUs torch has no such norm: each process normalises by its own part of the batch.
+    """
+    if device.type != "cuda" or world() == 1:
+        return network
+    converted: PoseNetwork = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    return converted
+
+
+class _Losses(nn.Module):
+    """Crops to losses in one forward pass: what DistributedDataParallel wraps."""
+
+    def __init__(self, network: PoseNetwork, experiment: Experiment) -> None:
+        super().__init__()
+        self.network, self.experiment = network, experiment
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        experiment, crops = self.experiment, batch["crop"]
+        precision = experiment.schedule.precision
+        with autocast(precision, crops.device):
+            features = self.network.encode(crops)
+        return pose_losses(
+            self.network, features, batch,
+            teacher_share=experiment.teachers.share if experiment.teachers else 0.0,
+            samples=experiment.samples, generator=generator,
+            simcc=experiment.simcc_loss, sampling=experiment.sampling, precision=precision,
+        )  # fmt: skip
+
+
 class Run:
     """The state of fine-tuning: everything a checkpoint holds."""
 
     def __init__(self, network: PoseNetwork, experiment: Experiment, device: torch.device) -> None:
-        self.network, self.experiment, self.device = network, experiment, device
-        self.ema = copy.deepcopy(network).eval()
+        """Begin.
+
+        Args:
+            network: on the device.
+            experiment: what to do.
+            device: of this process.
+
+        Raises:
+            TrainingError: the device has no such arithmetic, or a batch has no equal shares.
+        """
         plan = experiment.schedule
+        check_precision(plan.precision, device)
+        if plan.batch % (plan.parts * world()):
+            raise TrainingError(
+                f"a batch of {plan.batch} has no {plan.parts * world()} equal shares: "
+                f"{plan.parts} parts in each of {world()} processes"
+            )
+        self.network, self.experiment, self.device = (
+            synchronised(network, device),
+            experiment,
+            device,
+        )
+        self.losses: nn.Module = _Losses(self.network, experiment)
+        if dist.is_initialized():
+            # It gives everyone the first process's weights, and each step the mean gradient.
+            self.losses = DistributedDataParallel(self.losses)
+        self.ema = copy.deepcopy(self.network).eval()
+        self.scaler = gradient_scaler(plan.precision, device)
         encoder = [p for n, p in network.named_parameters() if n.startswith("encoder.")]
         heads = [p for n, p in network.named_parameters() if not n.startswith("encoder.")]
         self.optimizer = torch.optim.AdamW(
@@ -48,12 +109,14 @@ class Run:
         )
         self.step = 0
 
-    def load(self, state: dict[str, dict[str, Tensor]]) -> None:
+    def load(self, state: dict[str, Any]) -> None:
         """Go on where a checkpoint left off."""
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.rates.load_state_dict(state["rates"])
-        self.step = int(state["step"])  # type: ignore[call-overload]
+        if saved := state.get("scaler"):
+            self.scaler.load_state_dict(saved)
+        self.step = state["step"]
 
     def save(self, path: Path) -> None:
         """Write a checkpoint: whole or not at all."""
@@ -64,6 +127,7 @@ class Run:
                 "ema": self.ema.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "rates": self.rates.state_dict(),
+                "scaler": self.scaler.state_dict(),
                 "step": self.step,
             },
         )
@@ -85,17 +149,19 @@ class Run:
                 )
                 self.optimizer.zero_grad()
                 parts = []
-                for _ in range(plan.parts):
+                for left in reversed(range(plan.parts)):
                     asked = time.monotonic()
                     batch = next(stream)
                     waited += time.monotonic() - asked
-                    parts.append(self._accumulate(batch, generator))
+                    with self._alone() if left else contextlib.nullcontext():
+                        parts.append(self._accumulate(batch, generator))
                 losses = {
                     name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]
                 }
-                self._share_gradients()
+                self.scaler.unscale_(self.optimizer)
                 nn.utils.clip_grad_norm_(self.network.parameters(), plan.clip)
-                self.optimizer.step()
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
                 self.rates.step()
                 self.step += 1
                 self._average()
@@ -112,32 +178,20 @@ class Run:
                     self.save(last)
                     console.print(f"step {self.step} {line}")
 
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
+        """For all parts of a batch but the last: the processes need not share their gradients."""
+        if isinstance(self.losses, DistributedDataParallel):
+            return self.losses.no_sync()
+        return contextlib.nullcontext()
+
     def _accumulate(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Add a part's gradients to those of its step; returns its share of the losses."""
-        experiment = self.experiment
         batch = {name: value.to(self.device) for name, value in batch.items()}
-        losses = pose_losses(
-            self.network, self.network.encode(batch["crop"]), batch,
-            teacher_share=experiment.teachers.share if experiment.teachers else 0.0,
-            samples=experiment.samples, generator=generator,
-            simcc=experiment.simcc_loss, sampling=experiment.sampling,
-        )  # fmt: skip
-        losses = {name: loss / experiment.schedule.parts for name, loss in losses.items()}
-        torch.autograd.backward(weighted(losses, experiment.losses))
+        losses: dict[str, Tensor] = self.losses(batch, generator)
+        losses = {name: loss / self.experiment.schedule.parts for name, loss in losses.items()}
+        total = weighted(losses, self.experiment.losses)
+        torch.autograd.backward(self.scaler.scale(total))
         return {name: loss.detach() for name, loss in losses.items()}
-
-    def _share_gradients(self) -> None:
-        """Each process has seen its part of the batch; all take the same step."""
-        if not dist.is_initialized():
-            return
-        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat, dist.ReduceOp.SUM)
-        start = 0
-        for gradient in gradients:
-            end = start + gradient.numel()
-            gradient.copy_(flat[start:end].view_as(gradient) / world())
-            start = end
 
     def _average(self) -> None:
         decay = min(self.experiment.schedule.ema, (1 + self.step) / (10 + self.step))

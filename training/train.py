@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -35,12 +36,13 @@ def train(experiment: Experiment) -> Path:
     """
     torch.manual_seed(experiment.seed)
     if "WORLD_SIZE" in os.environ and not dist.is_initialized():
-        dist.init_process_group()  # started by torchrun
+        # Started by torchrun. The others wait while the first one trains heads alone.
+        dist.init_process_group(timeout=timedelta(days=1))
     if experiment.threads:
         torch.set_num_threads(experiment.threads)
     experiment.folder.mkdir(parents=True, exist_ok=True)
     last = experiment.last
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device()
     data = training_data(experiment)
     if last.exists():
         console.print(f"resuming from {last}")
@@ -52,9 +54,6 @@ def train(experiment: Experiment) -> Path:
         network = start_network(experiment)
         if rank() == 0:
             train_heads(network, data, experiment, experiment.warm_up, device)
-        if dist.is_initialized():
-            for tensor in network.state_dict().values():
-                dist.broadcast(tensor, 0)
     network.to(device).to(memory_format=torch.channels_last)
     run = Run(network, experiment, device)
     if state is not None:
@@ -62,10 +61,21 @@ def train(experiment: Experiment) -> Path:
     elif rank() == 0:
         run.save(last)
     run.fit(data, last)
-    if experiment.settle and rank() == 0:
+    first = rank() == 0
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    if experiment.settle and first:
         train_heads(run.ema, data, experiment, experiment.settle, device)
         write_checkpoint(experiment.final, {"ema": run.ema.state_dict()})
     return experiment.final
+
+
+def _device() -> torch.device:
+    """A GPU of its own for each process of a host, or the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def training_data(experiment: Experiment) -> ConcatDataset[Batch]:

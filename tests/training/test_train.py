@@ -90,23 +90,25 @@ def _fail_at(step: int) -> Callable[..., Any]:
     return losses
 
 
-def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
+def test_a_run_that_was_cut_off_in_mid_epoch_ends_as_one_that_was_not(
     configure: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = train(configure(name="whole"))
-    cut = configure(name="cut")
-    monkeypatch.setattr(stepping, "pose_losses", _fail_at(3))
+    schedule = Schedule(steps=4, batch=2, ramp=1)
+    whole = train(configure(name="whole", schedule=schedule))
+    cut = configure(name="cut", schedule=schedule)
+    monkeypatch.setattr(stepping, "pose_losses", _fail_at(4))
     with pytest.raises(_PowerCutError):
         train(cut)
     monkeypatch.undo()
-    assert torch.load(cut.last, weights_only=True)["step"] == 2
+    # Two steps are an epoch.
+    assert torch.load(cut.last, weights_only=True)["step"] == 3
     again = train(cut)
     first, second = (torch.load(path, weights_only=True) for path in (whole, again))
-    assert first["step"] == 3
+    assert first["step"] == 4
     assert _equal(first, second)
     for experiment in (configure(name="whole"), cut):
         with (experiment.folder / "log.csv").open() as file:
-            assert [line[0] for line in csv.reader(file)] == ["step", "1", "2", "3"]
+            assert [line[0] for line in csv.reader(file)] == ["step", "1", "2", "3", "4"]
     # A run that has ended is not begun again.
     assert _equal(torch.load(train(cut), weights_only=True), first)
 
