@@ -79,6 +79,19 @@ def prepare(config: Config) -> None:
 
 
 @app.command()
+def pack(config: Config) -> None:
+    """Put an experiment's people and what its teachers saw into files under 60 MB that travel."""
+    from training.pack import write_packs
+
+    experiment = load_experiment(config)
+    for number, manifest in enumerate(write_packs(experiment)):
+        size = sum(shard.bytes for shard in manifest.shards)
+        people = sum(shard.people for shard in manifest.shards)
+        where = experiment.pack_folder(number)
+        typer.echo(f"{where}: {people} people, {size / 1e6:.1f} MB, {len(manifest.shards)} shards")
+
+
+@app.command()
 def train(config: Config) -> None:
     """Train, or go on from the last checkpoint."""
     from training.train import train as train_experiment

@@ -62,6 +62,7 @@ class Schedule(_Strict):
     ema: float = Field(0.998, ge=0, lt=1)
     clip: float = Field(1.0, gt=0, description="of the gradient's norm")
     precision: Precision = Field("fp32", description="of the network; losses are fp32's always")
+    validate_every: int = Field(0, ge=0, description="steps, by AP on dev; 0 for never")
 
     @model_validator(mode="after")
     def _even_parts(self) -> Schedule:
@@ -119,6 +120,7 @@ class Experiment(_Strict):
     fold: bool = Field(True, description="train the encoder with its batch norm folded")
     threads: int | None = None
     workers: int = 1
+    packed: bool = Field(False, description="learn from `subpose-train pack`'s files, no photos")
     train: list[DataSource]
     dev: DataSource
     teachers: Teachers | None = None
@@ -150,6 +152,10 @@ class Experiment(_Strict):
     def final(self) -> Path:
         """What is exported."""
         return self.folder / "settled.pt" if self.settle else self.last
+
+    def pack_folder(self, number: int) -> Path:
+        """The training set of that number, packed."""
+        return self.folder / f"pack-{number}"
 
     def teacher_file(self, number: int) -> Path:
         """What the teachers saw of the training set of that number."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
@@ -21,6 +22,9 @@ from training.order import rank
 COLUMNS = ("step", "seconds")
 """Before the losses; `seconds` starts anew where a run resumes."""
 
+AP = "ap_"
+"""Before a head's name: its AP on dev, empty where it was not taken."""
+
 
 class RunLog:
     """A run's losses as they come: `log.csv`, and events for TensorBoard beside it.
@@ -34,20 +38,31 @@ class RunLog:
         self._board: SummaryWriter | None = None
         if rank() == 0:
             path = experiment.folder / "log.csv"
-            begin_log(path, step, experiment.shape.heads)
+            self._columns = (*experiment.shape.heads, *validation_columns(experiment))
+            begin_log(path, step, self._columns)
             self._file = path.open("a", newline="")
             # Events after the checkpoint, which are taken again, are hidden from then on.
             self._board = SummaryWriter(str(experiment.folder / "events"), purge_step=step + 1)
 
-    def write(self, step: int, seconds: float, losses: dict[str, Tensor], speed: float) -> None:
-        """One step's."""
+    def write(
+        self,
+        step: int,
+        seconds: float,
+        losses: dict[str, Tensor],
+        speed: float,
+        validated: dict[str, float],
+    ) -> None:
+        """One step's losses by head, and AP on dev by head where it was taken."""
         if self._file is None or self._board is None:
             return
         values = {name: float(loss) for name, loss in losses.items()}
-        row = [step, f"{seconds:.1f}", *(f"{value:.6f}" for value in values.values())]
-        csv.writer(self._file).writerow(row)
+        columns = values | {f"{AP}{name}": value for name, value in validated.items()}
+        row = [f"{columns[name]:.6f}" if name in columns else "" for name in self._columns]
+        csv.writer(self._file).writerow([step, f"{seconds:.1f}", *row])
         for name, value in values.items():
             self._board.add_scalar(f"loss/{name}", value, step)
+        for name, value in validated.items():
+            self._board.add_scalar(f"dev AP/{name}", value, step)
         self._board.add_scalar("crops a second", speed, step)
 
     def flush(self) -> None:
@@ -65,19 +80,30 @@ class RunLog:
             self._board.close()
 
 
-def begin_log(log: Path, step: int, heads: Sequence[str] = HEADS) -> None:
+def validation_columns(experiment: Experiment) -> tuple[str, ...]:
+    """Of a run that is validated while it goes."""
+    heads = experiment.shape.heads if experiment.schedule.validate_every else ()
+    return tuple(f"{AP}{head}" for head in heads)
+
+
+def begin_log(log: Path, step: int, columns: Sequence[str] = HEADS) -> None:
     """Make a log end with a step: what a run wrote after its last checkpoint is taken again.
 
     Args:
         log: `log.csv` of the run; made where there is none.
         step: of the checkpoint that the run goes on from, 0 for none.
-        heads: whose losses it has.
+        columns: beside step and seconds; those that are new are empty in the steps before.
     """
     lines = log.read_text().splitlines()[1:] if log.exists() and step else []
     # A line that was cut off comes after the checkpoint, whose writing flushed the log.
     numbered = [line for line in lines if line.split(",")[0].isdigit()]
-    kept = [line for line in numbered if int(line.split(",")[0]) <= step]
-    write_whole(log, "".join(f"{line}\n" for line in (",".join((*COLUMNS, *heads)), *kept)))
+    header = (*COLUMNS, *columns)
+    kept = [
+        line + "," * (len(header) - 1 - line.count(","))
+        for line in numbered
+        if int(line.split(",")[0]) <= step
+    ]
+    write_whole(log, "".join(f"{line}\n" for line in (",".join(header), *kept)))
 
 
 def read_log(log: Path) -> dict[str, NDArray[np.float64]]:
@@ -87,7 +113,7 @@ def read_log(log: Path) -> dict[str, NDArray[np.float64]]:
         log: `log.csv` of the run.
 
     Returns:
-        Its columns, in order of the steps.
+        Its columns, in order of the steps; nan where a value was not taken.
 
     Raises:
         DataError: it has no whole line.
@@ -98,7 +124,7 @@ def read_log(log: Path) -> dict[str, NDArray[np.float64]]:
         steps: dict[int, list[float]] = {}
         for line in reader:
             try:
-                values = [float(line[name]) for name in names]
+                values = [math.nan if line[name] == "" else float(line[name]) for name in names]
             except (TypeError, ValueError):
                 continue
             steps[int(float(line["step"]))] = values

@@ -146,7 +146,7 @@ def chart_of_losses(log: Path) -> bytes:
     """PNG: each head's loss over the steps, as it was and smoothed, on an axis of its own."""
     columns = read_log(log)
     steps = columns["step"]
-    heads = [name for name in columns if name not in ("step", "seconds")]
+    heads = [name for name in columns if name in COLOURS]
     figure = Figure(figsize=(2.9 * len(heads), 2.4), dpi=100, layout="constrained")
     for axes, head in zip(figure.subplots(1, len(heads), squeeze=False)[0], heads, strict=True):
         colour = COLOURS.get(head)

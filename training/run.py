@@ -6,6 +6,7 @@ import contextlib
 import copy
 import math
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from training.losses import Batch, pose_losses, weighted
 from training.order import batches, rank, world
 from training.precision import autocast, check_precision, gradient_scaler
 from training.progress import console, note, progress_bar
+from training.validation import Validation
 
 
 def write_checkpoint(path: Path, state: dict[str, object]) -> None:
@@ -39,7 +41,8 @@ def synchronised(network: PoseNetwork, device: torch.device) -> PoseNetwork:
     """
     if device.type != "cuda" or world() == 1:
         return network
-    converted: PoseNetwork = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    convert: Callable[[nn.Module], Any] = nn.SyncBatchNorm.convert_sync_batchnorm
+    converted: PoseNetwork = convert(network)
     return converted
 
 
@@ -95,8 +98,8 @@ class Run:
             self.losses = DistributedDataParallel(self.losses)
         self.ema = copy.deepcopy(self.network).eval()
         self.scaler = gradient_scaler(plan.precision, device)
-        encoder = [p for n, p in network.named_parameters() if n.startswith("encoder.")]
-        heads = [p for n, p in network.named_parameters() if not n.startswith("encoder.")]
+        encoder = [p for n, p in self.network.named_parameters() if n.startswith("encoder.")]
+        heads = [p for n, p in self.network.named_parameters() if not n.startswith("encoder.")]
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": encoder, "lr": plan.encoder_rate},
@@ -108,6 +111,7 @@ class Run:
             self.optimizer, lambda step: _rate(step, plan.steps, plan.ramp, plan.flat)
         )
         self.step = 0
+        self.waited = 0.0
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on where a checkpoint left off."""
@@ -136,47 +140,58 @@ class Run:
         """Take the steps that are left."""
         plan, experiment = self.experiment.schedule, self.experiment
         stream = batches(experiment, data, self.step)
-        started, first, waited = time.monotonic(), self.step, 0.0
+        validating = plan.validate_every > 0 and rank() == 0
+        validation = Validation(experiment, self.device) if validating else None
+        precision: dict[str, float] = {}
+        started, first, self.waited = time.monotonic(), self.step, 0.0
         with progress_bar() as progress, RunLog(experiment, self.step) as log:
             task = progress.add_task("train", total=plan.steps, completed=self.step, note="")
             while self.step < plan.steps:
-                self.network.train()
-                if experiment.fold:
-                    self.network.encoder.eval()
-                # Positions depend on the step alone, so that a resumed run repeats none.
-                generator = torch.Generator().manual_seed(
-                    experiment.seed + self.step * world() + rank()
-                )
-                self.optimizer.zero_grad()
-                parts = []
-                for left in reversed(range(plan.parts)):
-                    asked = time.monotonic()
-                    batch = next(stream)
-                    waited += time.monotonic() - asked
-                    with self._alone() if left else contextlib.nullcontext():
-                        parts.append(self._accumulate(batch, generator))
-                losses = {
-                    name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]
-                }
-                self.scaler.unscale_(self.optimizer)
-                nn.utils.clip_grad_norm_(self.network.parameters(), plan.clip)
-                self.scaler.step(self.optimizer)
-                self.scaler.update()
-                self.rates.step()
-                self.step += 1
-                self._average()
+                losses = self._take_step(stream)
+                ended = self.step == plan.steps
+                measured = {}
+                if validation and (ended or self.step % plan.validate_every == 0):
+                    precision = measured = validation.measure(self.ema)
                 seconds = time.monotonic() - started
                 speed = (self.step - first) * plan.batch / seconds
-                log.write(self.step, seconds, losses, speed)
+                log.write(self.step, seconds, losses, speed, measured)
                 line = (
-                    f"{note(losses)} {speed:.1f} crops/s, {waited / seconds:.0%} waiting for data"
+                    f"{note(losses)} {speed:.1f} crops/s, "
+                    f"{self.waited / seconds:.0%} waiting for data"
+                    + "".join(f", {head} {ap:.3f} AP" for head, ap in precision.items())
                 )
                 progress.update(task, advance=1, note=line)
-                due = self.step % experiment.checkpoint_every == 0 or self.step == plan.steps
+                due = ended or self.step % experiment.checkpoint_every == 0
                 if due and rank() == 0:
                     log.flush()
                     self.save(last)
                     console.print(f"step {self.step} {line}")
+
+    def _take_step(self, stream: Iterator[Batch]) -> dict[str, Tensor]:
+        """One step, of all parts of its batch; returns its losses."""
+        plan, experiment = self.experiment.schedule, self.experiment
+        self.network.train()
+        if experiment.fold:
+            self.network.encoder.eval()
+        # Positions depend on the step alone, so that a resumed run repeats none.
+        seed = experiment.seed + self.step * world() + rank()
+        generator = torch.Generator().manual_seed(seed)
+        self.optimizer.zero_grad()
+        parts = []
+        for left in reversed(range(plan.parts)):
+            asked = time.monotonic()
+            batch = next(stream)
+            self.waited += time.monotonic() - asked
+            with self._alone() if left else contextlib.nullcontext():
+                parts.append(self._accumulate(batch, generator))
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.network.parameters(), plan.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.rates.step()
+        self.step += 1
+        self._average()
+        return {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}
 
     def _alone(self) -> contextlib.AbstractContextManager[None]:
         """For all parts of a batch but the last: the processes need not share their gradients."""

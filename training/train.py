@@ -23,6 +23,7 @@ from training.errors import DataError
 from training.heads_alone import train_heads
 from training.losses import Batch
 from training.order import rank
+from training.pack import open_pack
 from training.prepare import read_source
 from training.progress import console
 from training.run import Run, write_checkpoint
@@ -79,29 +80,35 @@ def _device() -> torch.device:
 
 
 def training_data(experiment: Experiment) -> ConcatDataset[Batch]:
-    """The sets of an experiment; the teacher's maps are expected where `prepare` puts them.
+    """The sets of an experiment; maps and packs are expected where `prepare` and `pack` put them.
 
     Raises:
-        DataError: they hold less than a batch.
+        DataError: they hold less than a batch, or a pack is of other people.
     """
-    sets = [
-        Examples(
-            read_source(source).people,
-            COCO17,
-            experiment.shape.size,
-            experiment.shape.matrix,
-            augmentation=experiment.augmentation,
-            teacher=experiment.teacher_file(number) if experiment.teachers else None,
-            seed=experiment.seed,
-        )
-        for number, source in enumerate(experiment.train)
-    ]
-    data: ConcatDataset[Batch] = ConcatDataset(sets)
+    data: ConcatDataset[Batch] = ConcatDataset(
+        [_training_set(experiment, number) for number in range(len(experiment.train))]
+    )
     warming = experiment.warm_up.passes > 0
     largest = max(experiment.schedule.batch, experiment.warm_up.batch if warming else 0)
     if len(data) < largest:
         raise DataError(f"{len(data)} people are fewer than a batch of {largest}")
     return data
+
+
+def _training_set(experiment: Experiment, number: int) -> Examples:
+    """With packs, the same examples of the same people, whose photos may be elsewhere."""
+    pack = open_pack(experiment, number) if experiment.packed else None
+    teacher = pack.maps if pack else experiment.teacher_file(number)
+    return Examples(
+        pack.people if pack else read_source(experiment.train[number]).people,
+        COCO17,
+        experiment.shape.size,
+        experiment.shape.matrix,
+        augmentation=experiment.augmentation,
+        teacher=teacher if experiment.teachers else None,
+        pictures=pack.pictures if pack else None,
+        seed=experiment.seed,
+    )
 
 
 def start_network(experiment: Experiment) -> PoseNetwork:

@@ -165,7 +165,7 @@ def test_arithmetic_that_the_device_lacks_is_refused(
     with pytest.raises(TrainingError, match='"fp16" needs CUDA and this is cpu: choose "bf16"'):
         train(load_experiment(write("quarter", precision="fp16")))
     for precision in ("fp32", "bf16"):
-        check_precision(precision, CPU)  # type: ignore[arg-type]
+        check_precision(precision, CPU)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "an old GPU")
     with pytest.raises(TrainingError, match="an old GPU has no bf16"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -36,6 +37,17 @@ class Augmentation:
     cutout: float = 0.3
 
 
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Each(Protocol[T_co]):
+    """Something of each person of a set, read when it is asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> T_co: ...
+
+
 class Examples(Dataset[dict[str, Tensor]]):
     """One example a person, fresh each time it is asked for.
 
@@ -51,7 +63,8 @@ class Examples(Dataset[dict[str, Tensor]]):
         matrix: CropMatrix,
         *,
         augmentation: Augmentation | None,
-        teacher: Path | None = None,
+        teacher: Path | Each[NDArray[np.floating]] | None = None,
+        pictures: Each[NDArray[np.uint8]] | None = None,
         seed: int = 0,
     ) -> None:
         """Prepare.
@@ -62,18 +75,20 @@ class Examples(Dataset[dict[str, Tensor]]):
             size: of the crops (width, height).
             matrix: how boxes become crops.
             augmentation: None for plain crops.
-            teacher: what `training.teacher.observe` wrote of the same people.
+            teacher: what `training.teacher.observe` wrote of the same people, or a pack's maps.
+            pictures: that the labels lie in; None for the people's photos.
             seed: of all randomness.
 
         Raises:
-            DataError: the teacher's file is of other people.
+            DataError: the teacher's maps are of other people.
         """
         self.people = people
         self.keypoints = keypoints
         self.size = size
         self.matrix: CropMatrix = matrix
         self.augmentation = augmentation
-        self.maps = None if teacher is None else np.load(teacher, mmap_mode="r")
+        self.pictures = pictures
+        self.maps = np.load(teacher, mmap_mode="r") if isinstance(teacher, Path) else teacher
         if self.maps is not None and len(self.maps) != len(people):
             raise DataError(f"{teacher} holds {len(self.maps)} people, the set {len(people)}")
         self.seed = seed
@@ -92,7 +107,8 @@ class Examples(Dataset[dict[str, Tensor]]):
         person = self.people[index]
         random = np.random.default_rng((self.seed, self.epoch, index))
         geometry, mirrored = self._geometry(person, random)
-        crop = geometry.cut(read_image(person.image))
+        picture = read_image(person.image) if self.pictures is None else self.pictures[index]
+        crop = geometry.cut(picture)
         if self.augmentation is not None:
             crop = _coloured(crop, self.augmentation.colour, random)
             if random.random() < self.augmentation.cutout:
@@ -118,7 +134,7 @@ class Examples(Dataset[dict[str, Tensor]]):
             return CropGeometry.from_box(person.box, self.size, matrix=self.matrix), False
         box = person.box
         if random.random() < augmentation.half_body:
-            box = _half_body(person, self.keypoints, random) or box
+            box = half_body(person, self.keypoints, lower=random.random() < 0.3) or box
         scale = 1 + augmentation.scale * np.clip(random.standard_normal(), -1, 1)
         rotation = 0.0
         if random.random() < augmentation.rotation_share:
@@ -146,16 +162,12 @@ def set_epoch(data: ConcatDataset[dict[str, Tensor]], epoch: int) -> None:
         part.epoch = epoch
 
 
-def _half_body(
-    person: LabelledPerson, keypoints: KeypointSet, random: np.random.Generator
-) -> Box | None:
+def half_body(person: LabelledPerson, keypoints: KeypointSet, *, lower: bool) -> Box | None:
     """A box around the upper or the lower half's joints, or None if too few are labelled."""
-    lower = np.array([name.endswith(("hip", "knee", "ankle")) for name in keypoints.names])
     visible = person.visibility > 0
-    if visible.sum() <= 8:
-        return None
-    half = visible & (lower if random.random() < 0.3 else ~lower)
-    if half.sum() < 3:
+    below = np.array([name.endswith(("hip", "knee", "ankle")) for name in keypoints.names])
+    half = visible & (below == lower)
+    if visible.sum() <= 8 or half.sum() < 3:
         return None
     low, high = person.points[half].min(0), person.points[half].max(0)
     width, height = np.maximum(high - low, 8.0) * 1.2
