@@ -18,6 +18,7 @@ from models.bundle import BUNDLES, BundleError, bundle_path, load_bundle
 from models.detectors import load_detector
 from models.engines import EngineError, load_engine
 from models.files import write_whole
+from models.keypoints import COCO17
 from models.pose import PoseModel
 from training.config import load_experiment
 from training.detector.cli import detector_app
@@ -127,7 +128,12 @@ def export(
 
 
 BundleName = Annotated[str, typer.Argument(help="of a committed bundle, or a bundle's folder")]
-Data = Annotated[Path, typer.Option(help="the folder with coco/ and lspet/")]
+Data = Annotated[
+    Path,
+    typer.Option(
+        help="the folder with coco/ and lspet/, and with crowdpose/, mpii/ and lsp/ if had"
+    ),
+]
 DATA = Path("../shared/data")
 Readme = Annotated[
     Path, typer.Option(exists=True, dir_okay=False, help="whose table is written anew")
@@ -180,7 +186,9 @@ def evaluate(
     figures = [each.figures for each in measured]
     evaluation = record(model.bundle.path / "evaluation.json", model, figures)
     typer.echo(table(figures))
-    sheet = None if finder else draw_sheet(pick_examples(truth, measured[0].people, 12), columns=4)
+    sheet = None
+    if finder is None and truth.keypoints == COCO17:
+        sheet = draw_sheet(pick_examples(truth, measured[0].people, 12), columns=4)
     run = Path("runs") / model.name
     for path in write_report(
         run / "report", evaluation, model.manifest, log=run / "log.csv", sheet=sheet

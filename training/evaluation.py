@@ -30,10 +30,11 @@ class Figures(_Strict):
         photos: that were looked at.
         people: labelled in them, with at least one joint.
         found: people answered.
-        metrics: the first one is the main one: COCO's ten, or LSP's `PCK@0.2`; with boxes of the
-            labels also `error_median` and `error_mean`, a joint's distance over the square root
-            of its person's box, `calibration_error`, of its score, and `within_sigma`, the share
-            of joints within theirs.
+        metrics: the first one is the main one: COCO's ten, CrowdPose's nine, MPII's `PCKh@0.5` or
+            LSP's `PCK@0.2`, of the joints that set and model share; with boxes of the labels
+            also `error_median` and `error_mean`, a joint's distance over the square root of its
+            person's box, `calibration_error`, of its score, and `within_sigma`, the share of
+            joints within theirs.
         interval: 95 % of the main one, over photos.
         by_threshold: AP at each of COCO's ten thresholds; empty for LSP.
         reliability: of scores, with boxes of the labels.

@@ -46,12 +46,21 @@ def crowdpose(labels: dict[str, Any], rows: Sequence[CocoRow]) -> dict[str, floa
     Returns:
         AP, AP50, AP75, AR, AR50, AR75, and AP of easy, medium and hard images (APE, APM, APH).
     """
+    return crowdpose_figures(labels, crowdpose_matches(labels, rows))
+
+
+def crowdpose_matches(labels: dict[str, Any], rows: Sequence[CocoRow]) -> KeypointMatches:
+    """What `crowdpose` measures, kept photo by photo."""
     annotations = [
         # CrowdPose's people have no area: a share of their box takes its place.
         {**row, "area": 0.53 * row["bbox"][2] * row["bbox"][3]}
         for row in labels["annotations"]
     ]
-    matches = KeypointMatches({**labels, "annotations": annotations}, rows, CROWDPOSE14.sigmas)
+    return KeypointMatches({**labels, "annotations": annotations}, rows, CROWDPOSE14.sigmas)
+
+
+def crowdpose_figures(labels: dict[str, Any], matches: KeypointMatches) -> dict[str, float]:
+    """As `crowdpose` returns them."""
     figures = {name: matches.stats[name] for name in ("AP", "AP50", "AP75", "AR", "AR50", "AR75")}
     images = sorted(labels["images"], key=lambda image: int(image["id"]))
     crowded = np.array([image["crowdIndex"] for image in images])

@@ -17,7 +17,7 @@ from models.keypoints import COCO17, RGB
 from models.predictor import Person, Pose
 from training.data.annotations import LabelledPerson
 from training.data.images import read_image
-from training.evaluate import People
+from training.joint_errors import People
 from training.metrics import oks
 from training.truth import LabelledPhoto, Truth
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from models.pose import PoseModel
 from models.predictor import Predictor
-from training.evaluate import People, encoded_photos, match_people
+from training.comparison import match_people
+from training.evaluate import encoded_photos
+from training.joint_errors import People
 from training.metrics import bootstrap
 from training.truth import Truth
 

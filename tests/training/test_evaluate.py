@@ -7,12 +7,13 @@ from models.bundle import BUNDLES, load_bundle
 from models.detectors import load_detector
 from models.engines import load_engine
 from models.geometry import Box
-from models.keypoints import COCO17
+from models.keypoints import KeypointSet
 from models.pose import PoseModel
 from models.predictor import Person, Pose
+from training.comparison import match_people
 from training.data.boxes import DetectorBoxes
 from training.data.split import is_dev
-from training.evaluate import Reading, evaluate, match_people, readings_of
+from training.evaluate import Reading, evaluate, readings_of
 from training.evaluation import Evaluation, record
 from training.sweep import sweep
 from training.truth import Truth, read_truth
@@ -164,13 +165,12 @@ def test_record_keeps_what_is_of_the_same_weights(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_another_keypoint_set_is_refused(model: PoseModel, few: Truth) -> None:
-    class Other:
-        name = "other"
-        keypoints = type(COCO17)("other", COCO17.names, (), COCO17.sigmas)
+def test_a_model_without_a_joint_of_the_split_is_refused(few: Truth) -> None:
+    class Hands:
+        keypoints = KeypointSet("hands", ("thumb",), (), (0.1,))
 
-    with pytest.raises(ValueError, match="other"):
-        evaluate(Other(), None, few)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="coco/val labels none of the model's joints"):
+        evaluate(Hands(), None, few)  # type: ignore[arg-type]
 
 
 def test_a_file_s_boxes_are_looked_at_as_a_detector_s(model: PoseModel, few: Truth) -> None:
