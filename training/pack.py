@@ -80,22 +80,44 @@ def write_packs(experiment: Experiment) -> Iterator[PackManifest]:
         OSError: there is nothing of the teachers yet: `prepare` runs them.
     """
     for number, source in enumerate(experiment.train):
-        people = read_source(source).people
         maps = None
         if experiment.teachers is not None:
             maps = np.load(experiment.teacher_file(number), mmap_mode="r")
-        folder, looks = experiment.pack_folder(number), Looks.of(experiment)
-        draft = folder.with_name(f".{folder.name}")
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        shards = _write_shards(draft, _samples(people, maps, looks))
-        manifest = PackManifest(
-            source=source, looks=looks, keypoints=COCO17.name, maps=maps is not None, shards=shards
-        )
-        (draft / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
-        draft.rename(folder)
-        yield manifest
+        people = read_source(source).people
+        folder = experiment.pack_folder(number)
+        yield write_pack(folder, source, people, maps, Looks.of(experiment))
+
+
+def write_pack(
+    folder: Path,
+    source: DataSource,
+    people: list[LabelledPerson],
+    maps: NDArray[np.floating] | None,
+    looks: Looks,
+) -> PackManifest:
+    """Write a pack, whole or not at all, in place of one that is there.
+
+    Args:
+        folder: of the pack.
+        source: the set that the people are of.
+        people: to pack.
+        maps: (N, K, rows, columns), what teachers saw of them.
+        looks: the crops to pack them for.
+
+    Raises:
+        DataError: a photo cannot be read, or a person is larger than a shard.
+    """
+    draft = folder.with_name(f".{folder.name}")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    shards = _write_shards(draft, _samples(people, maps, looks))
+    manifest = PackManifest(
+        source=source, looks=looks, keypoints=COCO17.name, maps=maps is not None, shards=shards
+    )
+    (draft / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.rename(folder)
+    return manifest
 
 
 def _samples(

@@ -23,8 +23,8 @@ from models.engines import load_engine
 from models.formats import CocoRow
 from models.pose import PoseModel
 from models.predictor import Predictor
+from training.comparison import match_people
 from training.data.images import read_image
-from training.evaluate import match_people
 from training.metrics import KeypointMatches
 from training.truth import read_truth
 

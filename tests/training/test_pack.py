@@ -30,7 +30,7 @@ from training.data.examples import Augmentation, Examples, set_epoch
 from training.data.images import read_image
 from training.errors import DataError
 from training.looks import Looks
-from training.pack import Pack, open_pack, write_packs
+from training.pack import Pack, open_pack, write_pack, write_packs
 from training.train import train, training_data
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -172,7 +172,7 @@ def test_shards_are_plain_tar_files_under_the_limit_with_their_digests(
     folder = experiment.pack_folder(0)
     assert single.bytes == (folder / single.file).stat().st_size
     limit = 20 * 1024
-    assert single.bytes > limit
+    assert single.bytes >= limit
     monkeypatch.setattr(module, "LARGEST_SHARD", limit)
     (manifest,) = write_packs(experiment)
     assert len(manifest.shards) > 1
@@ -251,13 +251,9 @@ def test_real_people_are_seen_alike_from_packs(data: Path, tmp_path: Path) -> No
         coco / "annotations/person_keypoints_val.json", coco / "images", COCO17, smallest=32
     ).people[:40]
     looks = Looks(size=(192, 256), scale=0.35, shift=0.08, half_body=True)
-    shards = module._write_shards(tmp_path, module._samples(people, None, looks))
     source = DataSource(annotations=coco, images=coco)
-    manifest = module.PackManifest(
-        source=source, looks=looks, keypoints="coco17", maps=False, shards=shards
-    )
-    (tmp_path / "manifest.json").write_text(manifest.model_dump_json())
-    pack = Pack(tmp_path)
+    write_pack(tmp_path / "pack", source, people, None, looks)
+    pack = Pack(tmp_path / "pack")
     for one, other in zip(people, pack.people, strict=True):
         assert (one.image_id, one.annotation_id) == (other.image_id, other.annotation_id)
 
@@ -271,11 +267,13 @@ def test_real_people_are_seen_alike_from_packs(data: Path, tmp_path: Path) -> No
     differences = []
     photos, packed = examples(False), examples(True)
     for index in range(len(people)):
-        one, other = photos[index], packed[index]
+        own, travelled = photos[index], packed[index]
+        seen = own["visible"]
         torch.testing.assert_close(
-            one["points"][one["visible"]], other["points"][one["visible"]], atol=1e-3, rtol=0
+            own["points"][seen], travelled["points"][seen], atol=1e-3, rtol=0
         )
-        differences.append((one["crop"].float() - other["crop"].float()).abs().mean().item())
+        difference = own["crop"].float() - travelled["crop"].float()
+        differences.append(difference.abs().mean().item())
     assert np.mean(differences) < 3
     assert max(differences) < 6
 
