@@ -48,7 +48,7 @@ def test_help_says_what_the_command_is_for_and_lists_the_splits() -> None:
     assert "coco/dev|coco/val|lspet/val" in evaluate.stdout
 
 
-@pytest.mark.parametrize("command", ["prepare", "train", "export", "card"])
+@pytest.mark.parametrize("command", ["prepare", "pack", "train", "export", "card"])
 def test_an_experiment_that_is_no_toml_is_named_with_the_line(command: str) -> None:
     Path("broken.toml").write_text("name = 'x'\nsteps 7\n")
     line = complaint(command, "broken.toml", code=2)

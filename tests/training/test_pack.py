@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
 from models.bundle import file_digest
 from models.geometry import CropGeometry
@@ -17,6 +18,7 @@ from models.keypoints import COCO17
 from models.networks.pose import PoseShape
 from tests.training.sets import JOINTS, row, write_set
 from training import pack as module
+from training.cli import app
 from training.config import (
     DataSource,
     Experiment,
@@ -205,6 +207,23 @@ def test_training_needs_a_pack_and_no_photos(configure: Configure) -> None:
     shutil.rmtree(experiment.train[0].images)
     experiment.train[0].annotations.unlink()
     assert torch.load(train(experiment), weights_only=True)["step"] == 2
+
+
+def test_the_command_says_where_it_put_whom(configure: Configure, tmp_path: Path) -> None:
+    source = configure().train[0]
+    paths = f"annotations = {json.dumps(str(source.annotations))}\n"
+    paths += f'images = {json.dumps(str(source.images))}\nsplit = "all"\n'
+    config = tmp_path / "tiny.toml"
+    config.write_text(
+        f'name = "tiny"\nruns = {json.dumps(str(tmp_path))}\n'
+        'serving = { data = "painted", start = "nothing" }\nschedule = { steps = 1 }\n'
+        f"[dev]\n{paths}[[train]]\n{paths}"
+    )
+    result = CliRunner().invoke(app, ["pack", str(config)])
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "tiny" / "pack-0"
+    assert result.stdout == f"{folder}: 3 people, 0.0 MB, 1 shards\n"
+    assert len(Pack(folder).people) == 3
 
 
 def test_a_shard_that_travelled_badly_is_refused(configure: Configure) -> None:
