@@ -5,9 +5,10 @@ Coordinates have two decimals and scores four, as in the service's own JSON.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
+from models import wholebody
 from models.keypoints import KeypointSet
 from models.predictor import Person, Pose
 
@@ -20,6 +21,7 @@ BODY_25 = (
     "left_hip", "left_knee", "left_ankle", "right_eye", "left_eye", "right_ear", "left_ear",
     "left_big_toe", "left_small_toe", "left_heel", "right_big_toe", "right_small_toe", "right_heel",
 )  # fmt: skip
+FACE_70 = (*wholebody.FACE, "right_pupil", "left_pupil")
 MIDPOINTS = {"neck": ("left_shoulder", "right_shoulder"), "mid_hip": ("left_hip", "right_hip")}
 """What BODY_25 was itself trained on: joints that are the middle of two others."""
 MISSING: Joint = (0.0, 0.0, 0.0)
@@ -39,7 +41,7 @@ class CocoRow(TypedDict):
 
 
 class OpenPosePerson(TypedDict):
-    """One person of an OpenPose file; parts that we do not estimate are empty, as there."""
+    """One person of an OpenPose file; parts that no joint was sought of are empty, as there."""
 
     person_id: list[int]
     pose_keypoints_2d: list[float]
@@ -86,7 +88,8 @@ def openpose(people: Sequence[Person], keypoints: KeypointSet) -> OpenPose:
     BODY_25 rather than the older COCO-18, because it is what OpenPose writes unless told otherwise
     and so what most readers expect. Joints go over by name. Neck and middle of the hips are the
     middle of their two joints, with the lower of the two scores. Joints that the keypoint set does
-    not have (the six of the feet) are 0, 0, 0: the format's own word for a joint not found.
+    not have (of coco17 the six of the feet) are 0, 0, 0: the format's own word for a joint not
+    found. Faces and hands are written where the set has them, without a face's two pupils.
     """
     return OpenPose(version=1.3, people=[_openpose(person, keypoints) for person in people])
 
@@ -96,22 +99,27 @@ def _openpose(person: Person, keypoints: KeypointSet) -> OpenPosePerson:
     for name, (left, right) in MIDPOINTS.items():
         if name not in found and left in found and right in found:
             found[name] = _middle(found[left], found[right])
-    body = (found.get(name, MISSING) for name in BODY_25)
     return OpenPosePerson(
         person_id=[-1],  # OpenPose's "not tracked"
-        pose_keypoints_2d=[
-            number
-            for joint in body
-            for number in (joint if joint[2] >= NOT_FOUND_BELOW else MISSING)
-        ],
-        face_keypoints_2d=[],
-        hand_left_keypoints_2d=[],
-        hand_right_keypoints_2d=[],
+        pose_keypoints_2d=_part(found, BODY_25),
+        face_keypoints_2d=_part(found, FACE_70),
+        hand_left_keypoints_2d=_part(found, wholebody.hand("left")),
+        hand_right_keypoints_2d=_part(found, wholebody.hand("right")),
         pose_keypoints_3d=[],
         face_keypoints_3d=[],
         hand_left_keypoints_3d=[],
         hand_right_keypoints_3d=[],
     )
+
+
+def _part(found: Mapping[str, Joint], names: Sequence[str]) -> list[float]:
+    """A part's numbers; none at all where the keypoint set has nothing of it."""
+    if not any(name in found for name in names):
+        return []
+    joints = (found.get(name, MISSING) for name in names)
+    return [
+        number for joint in joints for number in (joint if joint[2] >= NOT_FOUND_BELOW else MISSING)
+    ]
 
 
 def _joints(pose: Pose) -> list[Joint]:

@@ -8,7 +8,7 @@ from pycocotools.cocoeval import COCOeval
 
 from models.formats import BODY_25, coco, openpose
 from models.geometry import Box
-from models.keypoints import COCO17, LSP14, KeypointSet
+from models.keypoints import COCO17, HALPE26, LSP14, WHOLEBODY133, KeypointSet
 from models.predictor import Person, Pose
 
 
@@ -90,6 +90,23 @@ def test_openpose_feet_and_joints_it_would_not_have_found_are_zero() -> None:
 def test_openpose_takes_a_neck_that_the_set_has_itself() -> None:
     k = LSP14.index("neck")
     assert body_25(person(LSP14), LSP14)["neck"] == [10 * k + 0.25, 5 * k + 0.5, 0.9]
+
+
+def test_openpose_has_faces_hands_and_feet_of_a_set_that_has_them() -> None:
+    (someone,) = openpose([person(WHOLEBODY133)], WHOLEBODY133)["people"]
+    face = np.reshape(someone["face_keypoints_2d"], (70, 3))
+    # COCO-WholeBody's order is iBUG's and so OpenPose's; it has no pupils.
+    np.testing.assert_allclose(face[:68, 0], 10 * np.arange(23, 91) + 0.25)
+    assert not face[68:].any()
+    left, right = someone["hand_left_keypoints_2d"], someone["hand_right_keypoints_2d"]
+    for part, start in ((left, 91), (right, 112)):
+        np.testing.assert_allclose(part[::3], 10 * np.arange(start, start + 21) + 0.25)
+    body = body_25(person(WHOLEBODY133), WHOLEBODY133)
+    # The two sets order their feet differently; they go over by name.
+    assert body["right_big_toe"] == [10 * 20 + 0.25, 5 * 20 + 0.5, 0.9]
+    assert body_25(person(HALPE26), HALPE26)["right_big_toe"][0] == 10 * 21 + 0.25
+    (without,) = openpose([person()], COCO17)["people"]
+    assert without["face_keypoints_2d"] == without["hand_left_keypoints_2d"] == []
 
 
 def test_openpose_is_json_with_every_part_of_version_1_3() -> None:
