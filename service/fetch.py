@@ -42,6 +42,12 @@ def path_of(url: str) -> Path:
     return Path(unquote(urlsplit(url).path))
 
 
+def without_secrets(url: str) -> str:
+    """Where it leads, less what only who fetches it may know: a password, a signed query."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
 def fetch(
     url: str, folder: Path, *, sha256: str, largest_bytes: int, console: Console | None = None
 ) -> Path:

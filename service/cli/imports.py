@@ -16,7 +16,7 @@ from models.install import drafting, install
 from models.pixels import Pixels
 from service.cli.options import settings_of
 from service.console import one_line_errors, remark, stderr, stdout, stop
-from service.fetch import fetch, is_url, path_of
+from service.fetch import fetch, is_url, path_of, without_secrets
 
 
 def _network(help: str, *names: str, **more: Any) -> Any:  # noqa: A002, ANN401 - typer's own
@@ -108,7 +108,8 @@ def bring(
                 name=name or bundle_name(path_of(source) if is_url(source) else file),
                 licence=licence or _asked("Licence of the weights", "--licence"),
                 source=origin
-                or (source if is_url(source) else _asked("Where they come from", "--source")),
+                or (without_secrets(source) if is_url(source) else None)
+                or _asked("Where they come from", "--source"),
                 keypoints=keypoints,
                 size=_size(size),
                 outputs=output or (),

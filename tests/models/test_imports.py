@@ -118,6 +118,22 @@ def test_a_heatmap_network_keeps_its_maps_as_features(
     np.testing.assert_allclose(decoded.scores, both.max((2, 3)), atol=1e-5)
 
 
+@pytest.mark.parametrize("made", [simcc_network, heatmap_network])
+def test_openvino_runs_what_was_imported(
+    tmp_path: Path, made: Callable[..., Path], image: NDArray[np.uint8]
+) -> None:
+    pytest.importorskip("openvino")
+    from models.engines.openvino import OpenvinoEngine
+
+    model = bring(made(tmp_path / "a.onnx", batch=1))
+    other = PoseModel(model.bundle, OpenvinoEngine(model.bundle, threads=1))
+    crops = np.stack([model.cut(image, box)[1] for box in BOXES])
+    (head,) = model.heads
+    ours, theirs = (each.decode(each.encode(crops, flip=True), head) for each in (model, other))
+    np.testing.assert_allclose(theirs.points, ours.points, atol=1e-3)
+    np.testing.assert_allclose(theirs.scores, ours.scores, atol=1e-4)
+
+
 def test_both_kinds_draw_their_fields_and_have_no_sigma(
     tmp_path: Path, image: NDArray[np.uint8]
 ) -> None:
