@@ -17,8 +17,8 @@ def namespace(*arrays: Array) -> Any:  # noqa: ANN401
     return array_api_compat.array_namespace(*arrays)
 
 
-def to_numpy(array: Array) -> NDArray[np.float32]:
-    """The same on the host; a copy only where it lies on another device. Any dtype stays."""
+def to_numpy(array: Array) -> NDArray[Any]:
+    """The same on the host, of the same dtype; a copy only where it lies on another device."""
     if array_api_compat.is_torch_array(array):
         array = array.cpu().numpy()
     return np.asarray(array)

@@ -65,4 +65,4 @@ class Features:
 def _half(features: Array) -> NDArray[np.float16]:
     # Halved first, so that half as much comes to the host.
     xp = namespace(features)
-    return np.asarray(to_numpy(xp.astype(features, xp.float16, copy=True)), np.float16)
+    return to_numpy(xp.astype(features, xp.float16, copy=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from models.bundle import Bundle
 from models.detectors.decode import Outputs
 from models.detectors.dense import DenseDetector, Pixels
+from models.engines import DEVICES
 from models.engines.onnx import open_session
 
 
@@ -28,4 +29,4 @@ def load_onnx(bundle: Bundle, *, device: str = "cpu", threads: int | None = None
         outputs: Outputs = session.run(None, {feed: pixels})
         return outputs
 
-    return DenseDetector(manifest, run, device="cuda:0" if device == "cuda" else device)
+    return DenseDetector(manifest, run, device=DEVICES[device])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from models.bundle import Bundle
 from models.detectors.dense import DenseDetector
-from models.engines import EngineError
+from models.engines import DEVICES, EngineError
 
 
 def load_torch(bundle: Bundle, *, device: str = "cpu", threads: int | None = None) -> DenseDetector:
@@ -20,9 +20,9 @@ def load_torch(bundle: Bundle, *, device: str = "cpu", threads: int | None = Non
         EngineError: torch or the device is missing.
     """
     try:
-        from models.engines.torch import open_graph
+        from models.engines.torch import load_graph
     except ImportError as error:
         raise EngineError("engine 'torch' needs the extra `torch`") from error
     manifest = bundle.detector
-    run = open_graph(bundle.file(manifest.graph), device, threads)
-    return DenseDetector(manifest, run, device="cuda:0" if device == "cuda" else device)
+    run = load_graph(bundle.file(manifest.graph), device, threads)
+    return DenseDetector(manifest, run, device=DEVICES[device])

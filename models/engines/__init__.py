@@ -54,6 +54,9 @@ class Engine(Protocol):
         ...
 
 
+DEVICES = {"cpu": "cpu", "cuda": "cuda:0"}
+"""By what is asked for, the device that it is: of several GPUs the first."""
+
 EngineName = Literal["auto", "onnxruntime", "openvino", "tensorrt", "torch", "triton"]
 
 Precision = Literal["f32", "bf16", "f16"]
@@ -92,11 +95,13 @@ def load_engine(
 
     Args:
         bundle: a verified pose bundle.
-        engine: `auto` for the fastest one on this CPU, which is found out once.
-        device: `cpu` or `cuda`.
+        engine: `auto` for the fastest one on this CPU, which is found out once; on `cuda` it is
+            ONNX Runtime.
+        device: `cpu` or `cuda`; of no meaning to `triton`, whose server has its own.
         threads: of the CPU's arithmetic; None for one a core.
         precision: of the arithmetic of `torch` (any) and `tensorrt` (f32, f16); others are f32.
-        notes: the file in which `auto` keeps what it found out; None to keep nothing.
+        notes: the file in which `auto` keeps what it found out, and beside which `tensorrt` keeps
+            its compiled graphs; None to keep nothing.
         remote: of engine `triton`; None for a server on this machine.
 
     Raises:
@@ -117,9 +122,7 @@ def load_engine(
     if engine == "openvino":
         from models.engines.auto import load_openvino
 
-        if device != "cpu":
-            raise EngineError(f"engine 'openvino' runs on the cpu only, not on {device!r}")
-        return load_openvino(bundle, threads)
+        return load_openvino(bundle, device=device, threads=threads)
     if engine == "triton":
         try:
             from models.engines.triton import TritonEngine

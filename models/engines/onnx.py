@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from models.bundle import Bundle
 from models.cores import available_cores
-from models.engines import EngineError, Floats, Precision
+from models.engines import DEVICES, EngineError, Floats, Precision
 from models.engines.graphs import GraphEngine, Run
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -117,5 +117,4 @@ class OnnxEngine(GraphEngine):
             return run
 
         name = "onnxruntime" if tensorrt is None else "onnxruntime-tensorrt"
-        where = "cuda:0" if device == "cuda" else device
-        super().__init__(bundle, open_graph, name=name, device=where)
+        super().__init__(bundle, open_graph, name=name, device=DEVICES[device])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 
 from models.bundle import Bundle
 from models.cores import available_cores
-from models.engines import EngineError, Floats
+from models.engines import EngineError, Floats, Precision
 from models.engines.graphs import GraphEngine, Run
-
-Precision = Literal["f32", "bf16"]
 
 
 def fast_bf16() -> bool:

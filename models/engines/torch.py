@@ -81,7 +81,7 @@ def open_device(device: str, threads: int | None) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
-def open_graph(path: Path, device: str, threads: int | None = None) -> Run:
+def load_graph(path: Path, device: str, threads: int | None = None) -> Run:
     """A graph of any bundle, from arrays to numpy arrays in float32.
 
     Raises:

@@ -113,8 +113,8 @@ def build_encoder(name: str, joints: int = 17) -> Encoder:
         case "timm", [model, stride] if model and stride.isdigit():
             return TimmEncoder(model, stride=int(stride))
     raise ValueError(
-        f"encoder {name!r}: ask for tinypose or timm:<model>:<stride>, hrnet:<width>, "
-        "tokenpose:<w>x<h>"
+        f"encoder {name!r}: ask for tinypose, hrnet:<width>, tokenpose:<w>x<h> or "
+        "timm:<model>:<stride>"
     )
 
 

@@ -163,6 +163,15 @@ def test_an_engine_that_moves_joints_is_never_chosen(
         accurate(Changed(real, "other", change), bundle, real)
 
 
+def test_a_reference_that_finds_nobody_is_no_measure(bundle: Bundle, real: Engine) -> None:
+    class Blind(Changed):
+        def head(self, name: str, features: Floats) -> tuple[Floats, ...]:
+            return tuple(np.zeros_like(part) for part in super().head(name, features))
+
+    with pytest.raises(EngineError, match="blind finds no joint by head simcc"):
+        accurate(real, bundle, Blind(real, "blind"))
+
+
 def test_the_gate_looks_at_people(bundle: Bundle, real: Engine) -> None:
     crops = sample_crops(bundle)
     assert crops.shape == (4, 256, 192, 3)

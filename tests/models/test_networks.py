@@ -150,11 +150,11 @@ def test_an_encoder_is_built_by_its_name(name: str, channels: int, stride: int) 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet", "encoder 'resnet': ask for tinypose or timm"),
-        ("timm:resnet18", "ask for tinypose or timm"),
-        ("timm::32", "ask for tinypose or timm"),
-        ("timm:resnet18:x", "ask for tinypose or timm"),
-        ("hub:resnet18:32", "ask for tinypose or timm"),
+        ("resnet", "encoder 'resnet': ask for tinypose, hrnet"),
+        ("timm:resnet18", "ask for tinypose, hrnet"),
+        ("timm::32", "ask for tinypose, hrnet"),
+        ("timm:resnet18:x", "ask for tinypose, hrnet"),
+        ("hub:resnet18:32", "ask for tinypose, hrnet"),
         ("timm:resnet18:3", r"features of strides \[2, 4, 8, 16, 32\], not 3"),
     ],
 )
