@@ -22,6 +22,28 @@ COUNTED = 0.2
 """Keypoint scores above this make a person's score."""
 
 
+@dataclass(frozen=True, slots=True)
+class HeadChoice:
+    """One head and how its field is decoded.
+
+    Attributes:
+        head: one of the model's.
+        decode: one of the head's.
+        resolution: of NerPE's lattice along the crop's longer side; None for the manifest's.
+        sigma: also how far off each joint may be.
+    """
+
+    head: str
+    decode: str
+    resolution: int | None = None
+    sigma: bool = False
+
+    @property
+    def queries(self) -> float:
+        """Positions of a whole lattice; 0 where only a few are evaluated."""
+        return (self.resolution or 0) ** 2 if self.decode == "standard" else 0.0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Pose:
     """The joints of one person.
@@ -137,26 +159,21 @@ class Predictor:
         image: NDArray[np.uint8],
         *,
         boxes: Sequence[Box] | None = None,
-        heads: Sequence[str] | None = None,
-        decode: str | None = None,
-        resolution: int | None = None,
+        heads: Sequence[HeadChoice | str] | None = None,
         flip: bool = False,
         max_people: int = 20,
         min_box_score: float | None = None,
-        sigma: bool = False,
     ) -> list[Person]:
         """Find people and their joints.
 
         Args:
             image: (H, W, 3) uint8 RGB.
             boxes: where the people are, answered all and in this order; None to detect them.
-            heads: which heads to run on one encoder pass; None for the model's default.
-            decode: for the one head asked for; None for the manifest's choice.
-            resolution: of NerPE's lattice; None for the manifest's.
+            heads: which to run on one encoder pass, by name or with their decode; None for the
+                model's default.
             flip: average with the mirrored crops.
             max_people: of the detected ones, best box scores first.
             min_box_score: of the detected ones; None for the detector's own threshold.
-            sigma: also how far off each joint may be.
 
         Raises:
             ValueError: neither boxes nor a detector; a box without area; a head or decode that
@@ -165,7 +182,7 @@ class Predictor:
         encoded = self.encode(
             image, boxes=boxes, flip=flip, max_people=max_people, min_box_score=min_box_score
         )
-        return self.read(encoded, heads, decode, resolution, sigma=sigma)
+        return self.read(encoded, heads)
 
     def encode(
         self,
@@ -198,13 +215,7 @@ class Predictor:
         return Encoded(boxes, geometries, features, detected)
 
     def read(
-        self,
-        encoded: Encoded,
-        heads: Sequence[str] | None = None,
-        decode: str | None = None,
-        resolution: int | None = None,
-        *,
-        sigma: bool = False,
+        self, encoded: Encoded, heads: Sequence[HeadChoice | str] | None = None
     ) -> list[Person]:
         """The second half of `predict`, with the same arguments: joints, people.
 
@@ -212,41 +223,59 @@ class Predictor:
             ValueError: a head or decode that the model does not have; a sigma of a head that is
                 not calibrated.
         """
-        # Always the same head decides, so that people have the same numbers under every one.
-        judge = self.model.default_head
-        heads = list(dict.fromkeys(heads or [judge]))
-        for head in heads:
-            self.model.checked(head, decode, resolution, sigma=sigma)
-        poses = {
-            head: self._poses(encoded, head, decode, resolution, sigma=sigma) for head in heads
-        }
-        if encoded.detected and judge not in poses:
-            poses[judge] = self._poses(encoded, judge)
-        people = [
-            Person(box, {head: poses[head][i] for head in poses})
-            for i, box in enumerate(encoded.boxes)
+        named = [self._choice(head) for head in heads or [self.model.default_head]]
+        choices = {choice.head: choice for choice in named}
+        poses = {head: self.poses(encoded, choice) for head, choice in choices.items()}
+        kept = self.answered(encoded, poses.get(self.model.default_head))
+        return [
+            Person(encoded.boxes[index], {head: row[index] for head, row in poses.items()})
+            for index in kept
         ]
-        if not encoded.detected:
-            return people
-        judged = [person.under(judge) for person in people]
-        kept = suppress(judged, encoded.geometries, self.model.keypoints)
-        return [Person(people[i].box, {head: poses[head][i] for head in heads}) for i in kept]
 
-    def _poses(
-        self,
-        encoded: Encoded,
-        head: str,
-        decode: str | None = None,
-        resolution: int | None = None,
-        *,
-        sigma: bool = False,
-    ) -> list[Pose]:
+    def poses(self, encoded: Encoded, choice: HeadChoice) -> list[Pose]:
+        """Of everyone who was encoded, as one head has them."""
         poses: list[Pose] = []
         for part in self._batches(len(encoded.boxes)):
-            features = encoded.features[part]
-            decoded = self.model.decode(features, head, decode, resolution, sigma=sigma)
+            decoded = self.model.decode(
+                encoded.features[part],
+                choice.head,
+                choice.decode,
+                choice.resolution,
+                sigma=choice.sigma,
+            )
             poses += poses_of(decoded, encoded.geometries[part])
         return poses
+
+    def answered(self, encoded: Encoded, judged: Sequence[Pose] | None = None) -> list[int]:
+        """Who is answered: everyone whose box was given; of those detected, best first, each once.
+
+        Args:
+            encoded: a photo's people.
+            judged: their poses as the default head has them, where it has been read already.
+
+        Returns:
+            Indices of them.
+        """
+        if not encoded.detected:
+            return list(range(len(encoded.boxes)))
+        # Always the same head decides, so that people have the same numbers under every one.
+        judge = self.model.default_head
+        if judged is None:
+            judged = self.poses(encoded, self._choice(judge))
+        pairs = zip(encoded.boxes, judged, strict=True)
+        people = [Person(box, {judge: pose}) for box, pose in pairs]
+        return suppress(people, encoded.geometries, self.model.keypoints)
+
+    def _choice(self, head: HeadChoice | str) -> HeadChoice:
+        """As it is asked for, a name with the manifest's decode.
+
+        Raises:
+            ValueError: the model does not have it.
+        """
+        if isinstance(head, str):
+            return HeadChoice(head, self.model.checked(head))
+        self.model.checked(head.head, head.decode, head.resolution, sigma=head.sigma)
+        return head
 
     def _batches(self, count: int) -> list[slice]:
         """No larger than the bundle allows."""

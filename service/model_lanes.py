@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from models.geometry import Box
 from models.pose import PoseModel
+from models.predictor import HeadChoice
 from service.catalog import ServedDetector
 from service.lanes import Lane
 from service.work import (
@@ -19,7 +20,6 @@ from service.work import (
     CropBatch,
     CropResult,
     FieldQuery,
-    HeadChoice,
     Pause,
     Photo,
     run_crops,

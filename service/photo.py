@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from models.features import Features
 from models.geometry import Box, CropGeometry, Size
 from models.pose import PoseModel
-from models.predictor import Person
+from models.predictor import HeadChoice, Person
 from service.catalog import ServedDetector
 from service.problems import Problem
-from service.work import HeadChoice
 
 MAX_PEOPLE = 20
 """Of a photo, where the caller has no wish."""

@@ -7,7 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from PIL import Image
 from models.draw import draw_people
 from models.files import write_whole
 from models.formats import coco, openpose
-from models.predictor import Encoded, Person, Predictor, suppress
+from models.predictor import Person, Predictor
 from service.api.answers import photo_body
 from service.api.parameters import PoseQuery
 from service.api.tasks import pose_task
@@ -164,33 +164,15 @@ class LocalPose:
         """
         data = sys.stdin.buffer.read() if file == _STDIN else file.read_bytes()
         pixels = PostedImage(data, self._most_pixels).pixels()
-        encoded = self._predictor.encode(
+        people = self._predictor.predict(
             pixels,
             boxes=self._task.boxes,
+            heads=self._task.heads,
             flip=self._task.flip,
             max_people=self._task.max_people,
             min_box_score=self._task.min_box_score,
         )
-        return Posed(file, image_id, pixels, self._read(encoded))
-
-    def _read(self, encoded: Encoded) -> list[Person]:
-        """The people, each head decoded in its own way."""
-        everyone = replace(encoded, detected=False)
-        by_head = [
-            self._predictor.read(
-                everyone, [choice.head], choice.decode, choice.resolution, sigma=choice.sigma
-            )
-            for choice in self._task.decoded
-        ]
-        people = [
-            Person(box, {head: pose for read in reads for head, pose in read.poses.items()})
-            for box, *reads in zip(encoded.boxes, *by_head, strict=True)
-        ]
-        if not encoded.detected:
-            return people
-        judged = [person.under(self._task.judge.head) for person in people]
-        kept = suppress(judged, encoded.geometries, self._task.model.keypoints)
-        return [people[index] for index in kept]
+        return Posed(file, image_id, pixels, people)
 
     def draw(self, posed: Posed) -> NDArray[np.uint8]:
         """The photo with its skeletons."""

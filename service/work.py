@@ -15,6 +15,7 @@ from models.codecs.decoded import Decoded
 from models.features import Features
 from models.geometry import Box
 from models.pose import PoseModel
+from models.predictor import HeadChoice
 from service.catalog import ServedDetector
 from service.problems import EngineFailed
 
@@ -27,23 +28,6 @@ LATTICE = 1 << 13
 Image = NDArray[np.uint8]
 Pause = Callable[[], None]
 """Called between parts of long work; raises once nobody waits for it any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class HeadChoice:
-    """One head and how its field is decoded."""
-
-    head: str
-    decode: str
-    resolution: int | None
-    """Of NerPE's lattice, as it will be used."""
-    sigma: bool = False
-    """Also how far off each joint may be."""
-
-    @property
-    def queries(self) -> float:
-        """Positions of a whole lattice; 0 where only a few are evaluated."""
-        return (self.resolution or 0) ** 2 if self.decode == "standard" else 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from models.calibration import IDENTITY, Calibration, Curve
 from models.manifest import PoseManifest
 from models.pose import PoseModel
-from models.predictor import Predictor
+from models.predictor import HeadChoice, Predictor
 from training.evaluate import encoded_photos
+from training.joint_errors import JointErrors, People
 from training.reliability import RIGHT
 from training.truth import Truth
 
@@ -46,6 +47,25 @@ class Joints:
     errors: Floats
     sizes: Floats
     scales: Floats
+
+    @classmethod
+    def of(cls, errors: JointErrors, scales: Floats) -> Joints:
+        """Those that are labelled.
+
+        Args:
+            errors: of N people, with sigmas.
+            scales: (N,) of their crops.
+        """
+        assert errors.sigmas is not None
+        seen = np.isfinite(errors.distances)
+        person, _ = np.nonzero(seen)
+        return cls(
+            errors.scores[seen],
+            errors.sigmas[seen],
+            errors.distances[seen],
+            errors.size[person],
+            scales[person],
+        )
 
     @property
     def right(self) -> NDArray[np.bool_]:
@@ -79,22 +99,18 @@ def observe(model: PoseModel, truth: Truth) -> dict[str, Joints]:
         truth: the split.
     """
     predictor = Predictor(model)
+    choices = [HeadChoice(head, model.decodes[head][0], sigma=True) for head in model.heads]
     truth = truth.with_people()
-    rows: dict[str, list[Floats]] = {head: [] for head in model.heads}
-    for photo, encoded in zip(
-        truth.photos, encoded_photos(predictor, truth, flip=False), strict=True
-    ):
-        found = {head: predictor.read(encoded, [head], sigma=True) for head in model.heads}
-        for number, labelled in enumerate(photo.people):
-            seen = labelled.visibility > 0
-            size, scale = np.sqrt(labelled.box.area), encoded.geometries[number].scale
-            for head, people in found.items():
-                pose = people[number].pose
-                assert pose.sigmas is not None
-                errors = np.linalg.norm(pose.points - labelled.points, axis=-1)
-                table = pose.scores, pose.sigmas, errors, np.full(17, size), np.full(17, scale)
-                rows[head].append(np.stack(table)[:, seen])
-    return {head: Joints(*np.concatenate(parts, axis=1)) for head, parts in rows.items()}
+    people: dict[str, People] = {head: [] for head in model.heads}
+    scales: list[float] = []
+    for encoded in encoded_photos(predictor, truth, flip=False):
+        scales += [geometry.scale for geometry in encoded.geometries]
+        for choice in choices:
+            people[choice.head].append(predictor.read(encoded, [choice]))
+    return {
+        head: Joints.of(JointErrors.of(truth, found), np.array(scales))
+        for head, found in people.items()
+    }
 
 
 def fit(joints: Joints) -> Calibration:

@@ -8,9 +8,6 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from models.bundle import BUNDLES, Bundle, load_bundle
 from models.detectors import load_detector
 from models.engines import load_engine
@@ -21,7 +18,7 @@ from models.predictor import Predictor
 from training.config import Experiment, load_experiment
 from training.errors import TrainingError
 from training.evaluation import GROUND_TRUTH, Evaluation, Figures
-from training.log import read_log, training_seconds
+from training.log import Log, read_log, training_seconds
 from training.report import (
     chart_of_losses,
     chart_of_reliability,
@@ -65,7 +62,7 @@ def write_card(config: Path, data: Path, folder: Path | None = None) -> list[Pat
     bundle = load_bundle(folder)
     evaluation = Evaluation.model_validate_json((folder / "evaluation.json").read_bytes())
     _check(experiment, bundle, evaluation)
-    log = experiment.folder / "log.csv"
+    log = read_log(experiment.folder / "log.csv")
     rows = default_rows(evaluation, bundle.pose, _REPORTED)
     predictor = Predictor(PoseModel(bundle, load_engine(bundle)), load_detector(DETECTOR))
     pictures = {
@@ -75,7 +72,7 @@ def write_card(config: Path, data: Path, folder: Path | None = None) -> list[Pat
         "examples.png": draw_showcase(predictor, data / "demo"),
     }
     shown = credits_of(data / "demo")
-    card = compose(config, experiment, bundle.pose, evaluation, read_log(log), shown)
+    card = compose(config, experiment, bundle.pose, evaluation, log, shown)
     manifest = bundle.pose.model_copy(update={"accuracy": accuracy(evaluation, bundle.pose)})
     for name, content in pictures.items():
         write_whole(folder / name, content)
@@ -103,7 +100,7 @@ def compose(
     experiment: Experiment,
     manifest: PoseManifest,
     evaluation: Evaluation,
-    log: dict[str, NDArray[np.float64]],
+    log: Log,
     shown: Sequence[Credit],
 ) -> str:
     """The card's text.

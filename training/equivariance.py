@@ -11,17 +11,17 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import track
 
 from models.geometry import Box
 from models.keypoints import COCO17
 from models.pose import PoseModel
-from models.predictor import Predictor
+from models.predictor import HeadChoice, Predictor
 from training.data.annotations import LabelledPerson
 from training.data.images import read_image
-from training.evaluate import Reading, readings_of
+from training.evaluate import readings_of
 from training.evaluation import Deviation, Move
+from training.progress import console
 from training.truth import Truth
 
 Floats = NDArray[np.float64]
@@ -32,14 +32,12 @@ SHIFTS = ((0.25, 0.5), (-0.5, 0.75), (1.3, -0.4), (-1.7, -1.1))
 SCALES = (0.9, 0.95, 1.05, 1.1)
 """Of the box about its centre."""
 
-_console = Console(stderr=True)
-
 
 def equivariance(
     model: PoseModel,
     truth: Truth,
     *,
-    readings: Sequence[Reading] | None = None,
+    readings: Sequence[HeadChoice] | None = None,
     people: int = 150,
 ) -> list[Deviation]:
     """How far joints move that should not, through the product's own path.
@@ -54,10 +52,10 @@ def equivariance(
     everyone = [(photo.path, person) for photo in truth.photos for person in photo.people]
     chosen = everyone[:: -(-len(everyone) // people)]
     predictor = Predictor(model)
-    moved: dict[tuple[Reading, Move], list[Floats]] = {
+    moved: dict[tuple[HeadChoice, Move], list[Floats]] = {
         (reading, move): [] for reading in readings for move in ("shift", "scale", "flip")
     }
-    for path, person in track(chosen, "equivariance", console=_console, transient=True):
+    for path, person in track(chosen, "equivariance", console=console, transient=True):
         image = read_image(path)
         for key, deviations in _deviations(predictor, image, person, readings).items():
             moved[key].append(deviations)
@@ -80,8 +78,8 @@ def _deviations(
     predictor: Predictor,
     image: NDArray[np.uint8],
     person: LabelledPerson,
-    readings: Sequence[Reading],
-) -> dict[tuple[Reading, Move], Floats]:
+    readings: Sequence[HeadChoice],
+) -> dict[tuple[HeadChoice, Move], Floats]:
     """Of one person's labelled joints, in pixels of the crop."""
     box, width = person.box, image.shape[1]
     geometry, _ = predictor.model.cut(image, box)
@@ -94,11 +92,10 @@ def _deviations(
     plain = predictor.encode(image, boxes=[box, *shifted, *scaled])
     opposite = predictor.encode(np.ascontiguousarray(image[:, ::-1]), boxes=[mirrored])
     joints = person.visibility > 0
-    result: dict[tuple[Reading, Move], Floats] = {}
+    result: dict[tuple[HeadChoice, Move], Floats] = {}
     for reading in readings:
-        how = [reading.head], reading.decode, reading.resolution
-        points = np.array([one.pose.points for one in predictor.read(plain, *how)])
-        seen = predictor.read(opposite, *how)[0].pose.points[list(COCO17.mirror)]
+        points = np.array([pose.points for pose in predictor.poses(plain, reading)])
+        seen = predictor.poses(opposite, reading)[0].points[list(COCO17.mirror)]
         seen[:, 0] = width - 1 - seen[:, 0]
         after = len(SHIFTS) + 1
         others: dict[Move, Floats] = {

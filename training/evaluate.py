@@ -10,29 +10,18 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from rich.console import Console
 from rich.progress import track
 
 from models.detectors import Detector
 from models.pose import PoseModel
-from models.predictor import Encoded, Predictor
+from models.predictor import Encoded, HeadChoice, Person, Predictor
 from training.comparison import compare, named
 from training.data.boxes import DetectorBoxes
 from training.data.images import read_image
 from training.evaluation import GROUND_TRUTH, Figures
 from training.joint_errors import JointErrors, People
+from training.progress import console
 from training.truth import Truth
-
-_console = Console(stderr=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """One way to read joints from features."""
-
-    head: str
-    decode: str
-    resolution: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +32,7 @@ class Measured:
     people: People
 
 
-def readings_of(model: PoseModel, *, standard: int | None = None) -> list[Reading]:
+def readings_of(model: PoseModel, *, standard: int | None = None) -> list[HeadChoice]:
     """Every head with every decode.
 
     Args:
@@ -55,11 +44,11 @@ def readings_of(model: PoseModel, *, standard: int | None = None) -> list[Readin
     for head in model.heads:
         for decode in model.decodes[head]:
             if head != "nerpe":
-                readings.append(Reading(head, decode))
+                readings.append(HeadChoice(head, decode))
             elif decode == "standard" and standard is not None:
-                readings.append(Reading(head, decode, standard))
+                readings.append(HeadChoice(head, decode, standard))
             elif decode == "progressive" and model.manifest.heads.nerpe is not None:
-                readings.append(Reading(head, decode, model.manifest.heads.nerpe.resolution))
+                readings.append(HeadChoice(head, decode, model.manifest.heads.nerpe.resolution))
     return readings
 
 
@@ -68,7 +57,7 @@ def evaluate(
     detector: Detector | DetectorBoxes | None,
     truth: Truth,
     *,
-    readings: Sequence[Reading] | None = None,
+    readings: Sequence[HeadChoice] | None = None,
     flip: bool = False,
     draws: int = 200,
 ) -> list[Measured]:
@@ -95,19 +84,18 @@ def evaluate(
     readings = readings_of(model) if readings is None else readings
     elsewhere = detector if isinstance(detector, DetectorBoxes) else None
     predictor = Predictor(model, None if isinstance(detector, DetectorBoxes) else detector)
-    people: dict[Reading, People] = {reading: [] for reading in readings}
+    people: dict[HeadChoice, People] = {reading: [] for reading in readings}
     seconds = dict.fromkeys(readings, 0.0)
     started = time.monotonic()
     for encoded in encoded_photos(predictor, truth, flip=flip, elsewhere=elsewhere):
+        kept = predictor.answered(encoded)
         for reading in readings:
             begin = time.monotonic()
-            read = predictor.read(
-                encoded,
-                [reading.head],
-                reading.decode,
-                reading.resolution,
-                sigma=model.calibration(reading.head) is not None,
-            )
+            sigma = model.calibration(reading.head) is not None
+            poses = predictor.poses(encoded, replace(reading, sigma=sigma))
+            # Read otherwise than by default, the head that decides still decides for itself.
+            own = predictor.answered(encoded, poses) if reading.head == model.default_head else kept
+            read = [Person(encoded.boxes[i], {reading.head: poses[i]}) for i in own]
             people[reading].append(named(read, model.keypoints, truth.keypoints))
             seconds[reading] += time.monotonic() - begin
     encoding = time.monotonic() - started - sum(seconds.values())
@@ -139,7 +127,7 @@ def encoded_photos(
     predictor: Predictor, truth: Truth, *, flip: bool, elsewhere: DetectorBoxes | None = None
 ) -> Iterator[Encoded]:
     """Each photo after the encoder: its labelled people, or those that a detector found."""
-    for photo in track(truth.photos, truth.split, console=_console, transient=True):
+    for photo in track(truth.photos, truth.split, console=console, transient=True):
         image = read_image(photo.path)
         if elsewhere:
             boxes = elsewhere.by_image.get(photo.image_id, [])

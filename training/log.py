@@ -6,7 +6,7 @@ import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,10 @@ COLUMNS = ("step", "seconds")
 
 AP = "ap_"
 """Before a head's name: its AP on dev, empty where it was not taken."""
+
+
+Log: TypeAlias = dict[str, NDArray[np.float64]]
+"""Its columns, in order of the steps."""
 
 
 class RunLog:
@@ -106,7 +110,7 @@ def begin_log(log: Path, step: int, columns: Sequence[str] = HEADS) -> None:
     write_whole(log, "".join(f"{line}\n" for line in (",".join(header), *kept)))
 
 
-def read_log(log: Path) -> dict[str, NDArray[np.float64]]:
+def read_log(log: Path) -> Log:
     """A run's losses by step; a last line that was cut off does not count.
 
     Args:
@@ -134,7 +138,7 @@ def read_log(log: Path) -> dict[str, NDArray[np.float64]]:
     return dict(zip(names, columns, strict=True))
 
 
-def training_seconds(log: dict[str, NDArray[np.float64]]) -> float:
+def training_seconds(log: Log) -> float:
     """How long the steps took."""
     spent = np.diff(log["seconds"], prepend=0.0)
     return float(np.where(spent < 0, log["seconds"], spent).sum())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.table import Table
 
 from models.keypoints import COCO17
@@ -11,9 +10,8 @@ from training.data.annotations import LabelledSet, read_people
 from training.data.images import is_whole
 from training.data.split import is_dev
 from training.errors import DataError
+from training.progress import console
 from training.teacher import observe
-
-console = Console(stderr=True)
 
 
 def prepare(experiment: Experiment) -> None:

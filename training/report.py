@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from models.files import write_whole
 from models.manifest import PoseManifest
 from training.evaluation import GROUND_TRUTH, Deviation, Evaluation, Figures
-from training.log import read_log
+from training.log import Log, read_log
 from training.metrics import OKS_THRESHOLDS
 from training.sweep import Trial
 
@@ -144,16 +144,14 @@ def chart_of_reliability(rows: Sequence[Figures]) -> bytes:
     return _png(figure)
 
 
-def chart_of_losses(log: Path) -> bytes:
+def chart_of_losses(log: Log) -> bytes:
     """PNG: each head's loss over the steps, as it was and smoothed, on an axis of its own."""
-    columns = read_log(log)
-    steps = columns["step"]
-    heads = [name for name in columns if name in COLOURS]
+    heads = [name for name in log if name in COLOURS]
     figure = Figure(figsize=(2.9 * len(heads), 2.4), dpi=100, layout="constrained")
     for axes, head in zip(figure.subplots(1, len(heads), squeeze=False)[0], heads, strict=True):
         colour = COLOURS.get(head)
-        axes.plot(steps, columns[head], color=colour, alpha=0.2, linewidth=0.8)
-        axes.plot(steps, smoothed(columns[head]), color=colour)
+        axes.plot(log["step"], log[head], color=colour, alpha=0.2, linewidth=0.8)
+        axes.plot(log["step"], smoothed(log[head]), color=colour)
         axes.set(title=head, xlabel="step")
         axes.ticklabel_format(scilimits=(-2, 3), axis="y")
         axes.grid(alpha=0.3)
@@ -201,7 +199,7 @@ def write_report(
             )  # fmt: skip
             break
     if log is not None and log.exists():
-        pictures["losses.png"] = chart_of_losses(log), "Losses by step"
+        pictures["losses.png"] = chart_of_losses(read_log(log)), "Losses by step"
     if sheet is not None:
         pictures["examples.png"] = sheet, "Best, typical and worst people"
     for name, (content, _) in pictures.items():

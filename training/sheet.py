@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from models.draw import draw_people
 from models.geometry import Box, CropGeometry, Size
@@ -19,6 +17,7 @@ from training.data.annotations import LabelledPerson
 from training.data.images import read_image
 from training.joint_errors import People
 from training.metrics import oks
+from training.pictures import small_png
 from training.truth import LabelledPhoto, Truth
 
 LABEL: RGB = (0x00, 0xC0, 0x60)
@@ -27,7 +26,6 @@ FOUND: RGB = (0xFF, 0x40, 0xC0)
 _TILE: Size = (168, 224)
 _CAPTION_PX = 20
 _COLOURS = 160
-"""Of the picture's palette: a photo as a PNG is large."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,10 +106,7 @@ def draw_sheet(examples: Sequence[Example], columns: int) -> bytes:
     blank = np.full_like(tiles[0], 255)
     tiles += [blank] * (-len(tiles) % columns)
     rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
-    picture = Image.fromarray(np.vstack(rows)).quantize(_COLOURS, dither=Image.Dither.NONE)
-    buffer = io.BytesIO()
-    picture.save(buffer, "png", optimize=True)
-    return buffer.getvalue()
+    return small_png(np.vstack(rows), _COLOURS)
 
 
 def _tile(example: Example) -> NDArray[np.uint8]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +10,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from models.draw import draw_people
 from models.predictor import Predictor
 from training.data.images import read_image
 from training.errors import DataError
+from training.pictures import small_png
 
 PHOTOS = ("coco_000000281759.jpg", "coco_000000000790.jpg", "coco_000000000872.jpg")
 """Of `demo/`; an easy one, people cut off by a table, two who overlap much."""
@@ -26,7 +25,6 @@ FREE = "http://creativecommons.org/licenses/by/2.0/"
 
 _HEIGHT_PX = 250
 _COLOURS = 128
-"""Of the picture's palette: photos as a PNG are large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +58,7 @@ def credits_of(demo: Path, photos: Sequence[str] = PHOTOS) -> list[Credit]:
 def draw_showcase(predictor: Predictor, demo: Path, photos: Sequence[str] = PHOTOS) -> bytes:
     """PNG: the photos side by side, with the skeletons that the predictor finds in them."""
     tiles = [_tile(predictor, read_image(demo / photo)) for photo in photos]
-    picture = Image.fromarray(np.hstack(tiles)).quantize(_COLOURS, dither=Image.Dither.NONE)
-    buffer = io.BytesIO()
-    picture.save(buffer, "png", optimize=True)
-    return buffer.getvalue()
+    return small_png(np.hstack(tiles), _COLOURS)
 
 
 def _tile(predictor: Predictor, image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from models.pose import PoseModel
-from models.predictor import Predictor
+from models.predictor import HeadChoice, Predictor
 from training.comparison import match_people
 from training.evaluate import encoded_photos
 from training.joint_errors import People
@@ -61,7 +61,7 @@ def sweep(
     people: list[People] = [[] for _ in variants]
     for encoded in encoded_photos(Predictor(model), truth, flip=False):
         for found, ((head, decode, _), _, predictor) in zip(people, variants, strict=True):
-            found.append(predictor.read(encoded, [head], decode))
+            found.append(predictor.read(encoded, [HeadChoice(head, decode)]))
     trials = []
     for found, (choice, value, _) in zip(people, variants, strict=True):
         matches = match_people(truth, found)

@@ -8,11 +8,11 @@ from functools import partial
 
 from models.geometry import Box, Size
 from models.pose import PoseModel
+from models.predictor import HeadChoice
 from service.api.parameters import PoseQuery, PostHeatmapQuery
 from service.catalog import Catalog
 from service.photo import MAX_PEOPLE, Task
 from service.problems import AnswerTooLarge, InvalidParameter, UnknownKeypoint, UnknownPerson
-from service.work import HeadChoice
 
 _MOST_BOXES = 100
 _FARTHEST = 100_000

@@ -14,7 +14,7 @@ from models.features import Features
 from models.geometry import Box, CropGeometry
 from models.keypoints import COCO17
 from models.pose import PoseModel
-from models.predictor import Person, Pose, Predictor, person_score, poses_of, suppress
+from models.predictor import HeadChoice, Person, Pose, Predictor, person_score, poses_of, suppress
 
 Floats = NDArray[np.float32]
 
@@ -142,9 +142,9 @@ def test_what_the_model_does_not_have_is_refused_even_where_nobody_is(
     with pytest.raises(ValueError, match="head 'paf'"):
         predictor.predict(image, heads=["simcc", "paf"])
     with pytest.raises(ValueError, match="decode 'dark' of head 'simcc'"):
-        predictor.predict(image, heads=["simcc"], decode="dark")
+        predictor.predict(image, heads=[HeadChoice("simcc", "dark")])
     with pytest.raises(ValueError, match="resolution 4 is not"):
-        predictor.predict(image, heads=["nerpe"], resolution=4)
+        predictor.predict(image, heads=[HeadChoice("nerpe", "progressive", 4)])
 
 
 def test_a_box_without_area_is_refused(model: PoseModel, image: NDArray[np.uint8]) -> None:

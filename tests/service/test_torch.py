@@ -11,9 +11,10 @@ import torch
 from models.bundle import BUNDLES, load_bundle
 from models.engines.auto import SCORED, sample_crops
 from models.pose import PoseModel
+from models.predictor import HeadChoice
 from service.catalog import load_catalog
 from service.settings import Settings
-from service.work import Crop, CropBatch, CropResult, FieldQuery, HeadChoice, run_crops, run_field
+from service.work import Crop, CropBatch, CropResult, FieldQuery, run_crops, run_field
 
 
 @pytest.fixture(scope="module")

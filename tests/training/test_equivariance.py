@@ -10,10 +10,10 @@ from models.engines import load_engine
 from models.geometry import Box
 from models.keypoints import COCO17
 from models.pose import PoseModel
+from models.predictor import HeadChoice
 from tests.fakes import HEIGHT, WIDTH, FakeEngine, fake_manifest
 from training.data.annotations import LabelledPerson
 from training.equivariance import SCALES, SHIFTS, equivariance
-from training.evaluate import Reading
 from training.evaluation import Deviation, Evaluation, record
 from training.report import equivariance_table
 from training.truth import LabelledPhoto, Truth, read_truth
@@ -38,7 +38,7 @@ def photo(tmp_path: Path) -> Callable[[Box], Truth]:
 
 def test_what_sticks_to_the_crop_goes_as_far_as_the_crop(photo: Callable[[Box], Truth]) -> None:
     model = PoseModel(Bundle(Path("fake"), fake_manifest(16), "sha256:fake"), FakeEngine())
-    reading = [Reading("simcc", "expectation")]
+    reading = [HeadChoice("simcc", "expectation")]
     shift, scale, flip = equivariance(model, photo(Box(30, 40, 60, 80)), readings=reading)
     lengths = np.hypot(*np.transpose(SHIFTS))
     assert [each.move for each in (shift, scale, flip)] == ["shift", "scale", "flip"]
@@ -81,7 +81,7 @@ def test_served_joints_move_less_with_the_crop_than_a_coarse_decode_s(
 ) -> None:
     bundle = load_bundle(BUNDLES / "pose-s")
     model = PoseModel(bundle, load_engine(bundle, threads=1))
-    readings = [Reading("heatmap", "dark"), Reading("heatmap", "argmax")]
+    readings = [HeadChoice("heatmap", "dark"), HeadChoice("heatmap", "argmax")]
     found = equivariance(model, read_truth(data, "coco/dev"), readings=readings, people=12)
     medians = {(each.decode, each.move): each.median_px for each in found}
     assert medians["dark", "shift"] < 1.5

@@ -9,11 +9,11 @@ from models.engines import load_engine
 from models.geometry import Box
 from models.keypoints import KeypointSet
 from models.pose import PoseModel
-from models.predictor import Person, Pose
+from models.predictor import HeadChoice, Person, Pose
 from training.comparison import match_people
 from training.data.boxes import DetectorBoxes
 from training.data.split import is_dev
-from training.evaluate import Reading, evaluate, readings_of
+from training.evaluate import evaluate, readings_of
 from training.evaluation import Evaluation, record
 from training.sweep import sweep
 from training.truth import Truth, read_truth
@@ -96,7 +96,7 @@ def test_every_head_and_decode_is_sane_on_a_few_photos(model: PoseModel, few: Tr
 
 
 def test_flip_reads_the_mirrored_crop_too(model: PoseModel, few: Truth) -> None:
-    reading = [Reading("heatmap", "dark")]
+    reading = [HeadChoice("heatmap", "dark")]
     (plain,) = evaluate(model, None, few, readings=reading, draws=2)
     (both,) = evaluate(model, None, few, readings=reading, flip=True, draws=2)
     assert both.figures.flip
@@ -106,7 +106,7 @@ def test_flip_reads_the_mirrored_crop_too(model: PoseModel, few: Truth) -> None:
 
 def test_the_whole_path_finds_the_people(model: PoseModel, few: Truth) -> None:
     detector = load_detector("person-n", threads=1)
-    reading = [Reading("heatmap", "dark")]
+    reading = [HeadChoice("heatmap", "dark")]
     (measured,) = evaluate(model, detector, few, readings=reading, draws=2)
     row = measured.figures
     assert row.boxes == "person-n"
@@ -119,7 +119,7 @@ def test_the_whole_path_finds_the_people(model: PoseModel, few: Truth) -> None:
 def test_lsp_is_measured_in_torsos_with_its_own_boxes(model: PoseModel, data: Path) -> None:
     lspet = read_truth(data, "lspet/val")
     few = lspet.of(lspet.photos[:PHOTOS])
-    (measured,) = evaluate(model, None, few, readings=[Reading("heatmap", "dark")])
+    (measured,) = evaluate(model, None, few, readings=[HeadChoice("heatmap", "dark")])
     row = measured.figures
     assert list(row.metrics)[:3] == ["PCK@0.2", "error_median", "error_mean"]
     assert 0.3 < row.main <= 1
@@ -134,7 +134,7 @@ def test_sweep_varies_one_field_of_the_manifest(model: PoseModel, few: Truth) ->
     other = 1 if own.blur > 1 else 11
     choice = ("heatmap", "dark", "blur")
     trials = sweep(model, few, choices={choice: (own.blur, other)}, draws=2)
-    (measured,) = evaluate(model, None, few, readings=[Reading("heatmap", "dark")], draws=2)
+    (measured,) = evaluate(model, None, few, readings=[HeadChoice("heatmap", "dark")], draws=2)
     assert [trial.value for trial in trials] == [own.blur, other]
     assert trials[0].ap == measured.figures.main
     assert trials[1].ap != trials[0].ap
@@ -142,14 +142,14 @@ def test_sweep_varies_one_field_of_the_manifest(model: PoseModel, few: Truth) ->
 
 def test_standard_is_read_only_where_asked_for(model: PoseModel) -> None:
     assert all(reading.decode != "standard" for reading in readings_of(model))
-    assert Reading("nerpe", "standard", 64) in readings_of(model, standard=64)
+    assert HeadChoice("nerpe", "standard", 64) in readings_of(model, standard=64)
 
 
 def test_record_keeps_what_is_of_the_same_weights(
     model: PoseModel, few: Truth, tmp_path: Path
 ) -> None:
     path = tmp_path / "evaluation.json"
-    decodes = [Reading("heatmap", "dark"), Reading("heatmap", "argmax")]
+    decodes = [HeadChoice("heatmap", "dark"), HeadChoice("heatmap", "argmax")]
     dark, coarse = (part.figures for part in evaluate(model, None, few, readings=decodes, draws=2))
     record(path, model, [dark])
     record(path, model, [coarse])
@@ -174,7 +174,7 @@ def test_a_model_without_a_joint_of_the_split_is_refused(few: Truth) -> None:
 
 
 def test_a_file_s_boxes_are_looked_at_as_a_detector_s(model: PoseModel, few: Truth) -> None:
-    reading = Reading("simcc", "argmax")
+    reading = HeadChoice("simcc", "argmax")
     (plain,) = evaluate(model, None, few, readings=[reading], draws=2)
     rows = {
         photo.image_id: [

@@ -137,7 +137,7 @@ def test_smoothing_keeps_level_and_length_and_lessens_noise() -> None:
 
 
 def test_charts_are_small_pictures_that_show_something(log: Path) -> None:
-    for content in (chart_of_losses(log), chart_of_thresholds([FIGURES])):
+    for content in (chart_of_losses(read_log(log)), chart_of_thresholds([FIGURES])):
         shown = picture(content)
         assert len(content) < 100_000
         assert shown.width > 400

@@ -13,19 +13,19 @@ from models.engines import load_engine
 from models.geometry import Box
 from models.keypoints import COCO17, CROWDPOSE14, LSP14, MPII16, KeypointSet
 from models.pose import PoseModel
-from models.predictor import Person, Pose
+from models.predictor import HeadChoice, Person, Pose
 from training import truth as module
 from training.comparison import compare, named
 from training.data.annotations import LabelledPerson
 from training.data.boxes import DetectorBoxes
-from training.evaluate import Reading, evaluate
+from training.evaluate import evaluate
 from training.evaluation import Figures
 from training.joint_errors import JointErrors
 from training.protocols import pckh
 from training.truth import LabelledPhoto, Truth, read_truth
 
 BOX = Box(0, 0, 100, 100)
-READING = [Reading("heatmap", "dark")]
+READING = [HeadChoice("heatmap", "dark")]
 
 
 @pytest.fixture(scope="module")
