@@ -117,4 +117,4 @@ class OnnxEngine(GraphEngine):
             return run
 
         name = "onnxruntime" if tensorrt is None else "onnxruntime-tensorrt"
-        super().__init__(bundle, open_graph, name=name, device=DEVICES[device])
+        super().__init__(bundle, open_graph, name=name, device=DEVICES.get(device, device))

@@ -58,7 +58,7 @@ def main() -> None:
             corners.append((photo.image_id, left, top))
         begin = perf_counter()
         encoded = predictor.encode(image, boxes=[person.box for person in photo.people])
-        ours.append(predictor.read(encoded, [model.default_head], None, None))
+        ours.append(predictor.read(encoded))
         seconds.append((perf_counter() - begin) / len(photo.people))
     with tempfile.TemporaryDirectory() as folder:
         given, answered = Path(folder) / "crops.npz", Path(folder) / "joints.npz"

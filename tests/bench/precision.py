@@ -23,9 +23,10 @@ from models.bundle import BUNDLES, file_digest, load_bundle
 from models.engines import load_engine
 from models.engines.onnx import open_session
 from models.pose import PoseModel
+from models.predictor import HeadChoice
 from training.config import load_experiment
 from training.data.images import read_image
-from training.evaluate import Reading, evaluate
+from training.evaluate import evaluate
 from training.prepare import read_source
 from training.truth import read_truth
 
@@ -81,7 +82,7 @@ def main() -> None:
         (other / "manifest.json").write_text(manifest.model_dump_json())
         int8 = load_bundle(other)
         truth = read_truth(args.data, "coco/dev")
-        readings = [Reading(bundle.pose.default_head, "dark")]
+        readings = [HeadChoice(bundle.pose.default_head, "dark")]
         for name, judged in (("fp32", model), ("int8", PoseModel(int8, load_engine(int8)))):
             (row,) = evaluate(judged, None, truth, readings=readings, draws=1)
             print(f"{name}: {row.figures.main:.3f} AP on coco/dev, {readings[0].head}")

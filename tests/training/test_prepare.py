@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 
 from tests.training.sets import JOINTS, row, write_set
-from training import prepare as module
 from training.config import DataSource, Experiment, Schedule, Serving
 from training.data.images import is_whole, read_image
 from training.errors import DataError
 from training.prepare import prepare, read_source
+from training.progress import console
 
 
 def _bad(folder: Path) -> DataSource:
@@ -58,8 +58,8 @@ def test_preparation_says_what_was_left_out(
 ) -> None:
     said: list[str] = []
     with monkeypatch.context() as patch:
-        patch.setattr(module.console, "width", 300)
-        with module.console.capture() as capture:
+        patch.setattr(console, "width", 300)
+        with console.capture() as capture:
             prepare(_experiment(tmp_path, _bad(tmp_path / "bad")))
         said.append(capture.get())
     for reason in ("2 broken picture", "1 duplicate id", "2 joint outside the image"):
