@@ -5,6 +5,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from models.bundle import BUNDLES, load_bundle
+from models.engines import load_engine
+from models.pose import PoseModel
+
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 # Which runtime is fastest here is nothing that tests of other things should find out or depend on.
@@ -23,6 +27,13 @@ def data() -> Path:
     if not DATA.is_dir():
         pytest.skip("the photos and models are not here: ../shared/data, beside the repository")
     return DATA
+
+
+@pytest.fixture(scope="session")
+def model() -> PoseModel:
+    """The committed one, loaded once for all who only ask it."""
+    bundle = load_bundle(BUNDLES / "pose-s")
+    return PoseModel(bundle, load_engine(bundle, threads=1))
 
 
 @pytest.fixture(scope="module")

@@ -7,5 +7,9 @@ class TrainingError(Exception):
     """Work that cannot go on; the message says why."""
 
 
+class ExportError(TrainingError):
+    """A graph that does not answer as the network does; nothing was written."""
+
+
 class DataError(TrainingError, ValueError):
     """Data or weights that cannot be worked with; the message says which."""

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import copy
-import logging
 import shutil
 import tempfile
-import warnings
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import torch
 from torch import Tensor, nn
@@ -33,27 +30,12 @@ from models.networks.folded import FoldedEncoder
 from models.networks.pose import HEADS, PoseNetwork
 from models.networks.tinypose import TinyPoseTrunk
 from training.config import Serving
-from training.errors import TrainingError
+from training.errors import ExportError
+from training.graphs import export_graph
 from training.train import fold_batch_norm
 
 TOLERANCE = 1e-4
 """Of what a graph answers against the trained network, relative to the largest value."""
-
-
-class ExportError(TrainingError):
-    """A graph that does not answer as the network does."""
-
-
-class _Graph(nn.Module):
-    """A function of a module as a module of its own."""
-
-    def __init__(self, owner: nn.Module, function: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.owner = owner
-        self.function = function
-
-    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        return self.function(*inputs)
 
 
 def export_bundle(
@@ -206,51 +188,6 @@ def _export_graphs(network: PoseNetwork, folder: Path) -> tuple[int, ...]:
         ({0: batch}, {0: batch, 1: queries}),
     )
     return tuple(features.shape[1:])
-
-
-def export_graph(
-    owner: nn.Module,
-    function: Callable[..., Tensor],
-    path: Path,
-    inputs: dict[str, Tensor],
-    outputs: Sequence[str],
-    shapes: tuple[dict[int, object], ...],
-) -> None:
-    """Write one graph.
-
-    Args:
-        owner: of the weights.
-        function: of the owner; called with all inputs.
-        path: of the ONNX file.
-        inputs: an example of each, by name.
-        outputs: their names.
-        shapes: of each input which axes are of any length.
-    """
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the exporter's notes about itself
-        program = torch.onnx.export(
-            _Graph(owner, function),
-            tuple(inputs.values()),
-            dynamo=True,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_shapes={"inputs": shapes},
-            opset_version=18,
-            verbose=False,
-        )
-    assert program is not None
-    onnx.save(stripped(program.model_proto), path)
-
-
-def stripped(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Without the exporter's notes on where each node comes from, which hold paths."""
-    graph = model.graph
-    tensors = (*graph.value_info, *graph.input, *graph.output, *graph.initializer)
-    for part in (model, graph, *graph.node, *tensors):
-        del part.metadata_props[:]
-        part.doc_string = ""
-    return model
 
 
 def _check_parity(

@@ -100,20 +100,9 @@ class NerpeCodec:
             (B, K) crop px, of what lies within 3 sigmas of the targets along each axis.
         """
         xp = namespace(points)
-        batch, joints = points.shape[:2]
         steps = xp.linspace(-3, 3, SPREAD, dtype=points.dtype, device=points.device) * self.sigma
-        offset = xp.stack(
-            [
-                xp.broadcast_to(steps[None, :], (SPREAD, SPREAD)),
-                xp.broadcast_to(steps[:, None], (SPREAD, SPREAD)),
-            ],
-            axis=-1,
-        )
-        offset = xp.reshape(offset, (SPREAD**2, 2))
-        window = normalise(points, self.size)[:, :, None, :] + offset
-        values = field(xp.reshape(window, (batch, joints * SPREAD**2, 2)))
-        values = xp.reshape(values, (batch, joints, SPREAD**2, joints))
-        own = xp.clip(xp.stack([values[:, j, :, j] for j in range(joints)], axis=1), 0.0, None)
+        offset = _square(steps, steps)
+        own = xp.clip(_own(field, normalise(points, self.size)[:, :, None, :] + offset), 0.0, None)
         mass = xp.clip(xp.sum(own, axis=-1), 1e-30, None)
         squares = xp.sum(own * xp.sum(offset**2, axis=-1), axis=-1) / mass
         return xp.sqrt(squares) * (max(self.size) / 2)
@@ -151,20 +140,8 @@ class NerpeCodec:
         offset = xp.arange(side, device=like.device) - 1
         column = xp.clip(index[..., 0, None] * factor + offset, 0, columns - 1)  # (B, K, side)
         row = xp.clip(index[..., 1, None] * factor + offset, 0, rows - 1)
-        shape = (batch, joints, side, side)
-        window = xp.stack(
-            [
-                xp.broadcast_to(column[:, :, None, :], shape),
-                xp.broadcast_to(row[:, :, :, None], shape),
-            ],
-            axis=-1,
-        )
-        window = xp.reshape(window, (batch, joints, side * side, 2))
-        positions = self._centers(window, resolution, like)
-        values = field(xp.reshape(positions, (batch, joints * side * side, 2)))
-        values = xp.reshape(values, (batch, joints, side * side, joints))
-        # Each joint looks at its own window only.
-        own = xp.stack([values[:, j, :, j] for j in range(joints)], axis=1)
+        window = _square(column, row)
+        own = _own(field, self._centers(window, resolution, like))
         best = xp.argmax(own, axis=-1)
         chosen = xp.broadcast_to(best[..., None, None], (batch, joints, 1, 2))
         return xp.take_along_axis(window, chosen, axis=2)[:, :, 0], xp.max(own, axis=-1)
@@ -174,3 +151,29 @@ class NerpeCodec:
         xp = namespace(like)
         pitch = max(self.size) / resolution
         return normalise((xp.astype(index, like.dtype) + 0.5) * pitch - 0.5, self.size)
+
+
+def _square(columns: Array, rows: Array) -> Array:
+    """(..., n) and (..., n) to (..., n * n, 2): each column with each row, row by row."""
+    xp = namespace(columns, rows)
+    shape = (*columns.shape, columns.shape[-1])
+    x = xp.broadcast_to(columns[..., None, :], shape)
+    y = xp.broadcast_to(rows[..., :, None], shape)
+    return xp.reshape(xp.stack([x, y], axis=-1), (*columns.shape[:-1], shape[-1] ** 2, 2))
+
+
+def _own(field: Field, windows: Array) -> Array:
+    """Each joint's values in its own window alone.
+
+    Args:
+        field: of a batch of crops.
+        windows: (B, K, Q, 2) normalised positions.
+
+    Returns:
+        (B, K, Q).
+    """
+    xp = namespace(windows)
+    batch, joints, count = windows.shape[:3]
+    values = field(xp.reshape(windows, (batch, joints * count, 2)))
+    values = xp.reshape(values, (batch, joints, count, joints))
+    return xp.stack([values[:, j, :, j] for j in range(joints)], axis=1)

@@ -32,7 +32,11 @@ class TimmEncoder(nn.Module):
         self.body = timm.create_model(
             name, features_only=True, out_indices=(strides.index(stride),), pretrained=pretrained
         )
-        self.channels = int(_feature_info(self.body).channels()[0])
+        taken = _feature_info(self.body).get_dicts()[0]
+        if "stage" in taken:
+            # timm keeps, and runs, the stages of its mobile networks that come after.
+            del self.body.get_submodule("blocks")[taken["stage"] :]  # type: ignore[operator]
+        self.channels = int(taken["num_chs"])
         self.stride = stride
 
     def forward(self, image: Tensor) -> Tensor:

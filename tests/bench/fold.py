@@ -20,7 +20,7 @@ from models.engines.onnx import open_session
 from models.networks.encoders import Normalise
 from models.networks.folded import FoldedEncoder
 from models.networks.tinypose import TinyPoseTrunk
-from training.export import export_graph
+from training.graphs import export_graph
 from training.train import fold_batch_norm
 
 

@@ -18,7 +18,7 @@ from models.networks.layout import Layout
 from models.networks.tinypose import TinyPoseTrunk, load_pp_tinypose
 from tests.norms import shaken
 from training.data.images import read_image
-from training.export import export_graph
+from training.graphs import export_graph
 from training.train import fold_batch_norm
 
 pytestmark = pytest.mark.usefixtures("one_thread")

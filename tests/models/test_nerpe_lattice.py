@@ -7,8 +7,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.bundle import BUNDLES, load_bundle
-from models.engines import load_engine
 from models.geometry import Box
 from models.nerpe_lattice import SURPRISE, sample_lattice
 from models.pose import PoseModel
@@ -121,12 +119,6 @@ def test_values_beyond_0_and_1_are_clipped(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(Bumps, "field", lambda self, cells, points: 3 * np.sin(9 * points[..., :1]))
     found = sample_lattice(bumps(np.zeros((1, 1, 2))), SIZE, *lattice(256), [0], exact=False)
     assert (found.min(), found.max()) == (0, 1)
-
-
-@pytest.fixture(scope="module")
-def model() -> PoseModel:
-    bundle = load_bundle(BUNDLES / "pose-s")
-    return PoseModel(bundle, load_engine(bundle, threads=1))
 
 
 def counted(model: PoseModel, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:

@@ -148,6 +148,15 @@ def test_an_encoder_is_built_by_its_name(name: str, channels: int, stride: int) 
 
 
 @pytest.mark.parametrize(
+    "name", ["timm:mobilenetv2_050:16", "timm:mobilenetv3_small_050:8", "timm:resnet18:16"]
+)
+def test_a_backbone_ends_where_it_is_read(name: str) -> None:
+    encoder = build_encoder(name)
+    encoder(torch.zeros((2, 3, 64, 64))).sum().backward()
+    assert not [name for name, p in encoder.named_parameters() if p.grad is None]
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
         ("resnet", "encoder 'resnet': ask for tinypose, hrnet"),

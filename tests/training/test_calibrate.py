@@ -4,8 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.bundle import BUNDLES, load_bundle
-from models.engines import load_engine
 from models.pose import PoseModel
 from training.calibrate import Joints, calibrate, fit, observe, with_curves
 from training.evaluate import evaluate, readings_of
@@ -68,12 +66,6 @@ def test_reliability_counts_each_bin_and_its_distance() -> None:
     table = reliability(scores, np.array([False, True, True, True]))
     np.testing.assert_allclose(table, [(0.005, 0.5, 2), (0.975, 1.0, 2)])
     assert calibration_error(table) == pytest.approx((0.495 + 0.025) / 2)
-
-
-@pytest.fixture(scope="module")
-def model() -> PoseModel:
-    bundle = load_bundle(BUNDLES / "pose-s")
-    return PoseModel(bundle, load_engine(bundle, threads=1))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from models.bundle import BUNDLES
 from training import cli
 from training.cli import app
 from training.detector import cli as detector
-from training.detector.export import ExportError
+from training.errors import ExportError
 
 EXPERIMENTS = Path(__file__).parents[2] / "training" / "experiments"
 POSE = str(EXPERIMENTS / "pose-s.toml")

@@ -17,11 +17,12 @@ from training.data.split import is_dev
 from training.detector.augment import Augmentation, augmented
 from training.detector.config import Experiment
 from training.detector.evaluate import measure, threshold_for
-from training.detector.export import ExportError, describe, export_graph, write_bundle
+from training.detector.export import describe, export_graph, write_bundle
 from training.detector.network import STRIDES, RtmdetNano
 from training.detector.photos import Photo, read_photos
 from training.detector.reference import RTMDET_FILE
 from training.detector.train import learning_rate, network_input, train_detector
+from training.errors import ExportError
 
 EXPERIMENT = Path(__file__).parents[2] / "training/experiments/person-n.toml"
 

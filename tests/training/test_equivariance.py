@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.bundle import BUNDLES, Bundle, load_bundle
-from models.engines import load_engine
+from models.bundle import Bundle
 from models.geometry import Box
 from models.keypoints import COCO17
 from models.pose import PoseModel
@@ -77,10 +76,8 @@ def test_the_table_has_a_row_a_decode() -> None:
 
 @pytest.mark.data
 def test_served_joints_move_less_with_the_crop_than_a_coarse_decode_s(
-    data: Path, tmp_path: Path
+    model: PoseModel, data: Path, tmp_path: Path
 ) -> None:
-    bundle = load_bundle(BUNDLES / "pose-s")
-    model = PoseModel(bundle, load_engine(bundle, threads=1))
     readings = [HeadChoice("heatmap", "dark"), HeadChoice("heatmap", "argmax")]
     found = equivariance(model, read_truth(data, "coco/dev"), readings=readings, people=12)
     medians = {(each.decode, each.move): each.median_px for each in found}

@@ -3,9 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.bundle import BUNDLES, load_bundle
 from models.detectors import load_detector
-from models.engines import load_engine
 from models.geometry import Box
 from models.keypoints import KeypointSet
 from models.pose import PoseModel
@@ -21,12 +19,6 @@ from training.truth import Truth, read_truth
 pytestmark = pytest.mark.data
 
 PHOTOS = 12
-
-
-@pytest.fixture(scope="module")
-def model() -> PoseModel:
-    bundle = load_bundle(BUNDLES / "pose-s")
-    return PoseModel(bundle, load_engine(bundle, threads=1))
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ from models.pose import PoseModel
 from tests.norms import shaken
 from training import export
 from training.config import Serving
-from training.export import ExportError, export_bundle
+from training.errors import ExportError
+from training.export import export_bundle
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -20,7 +20,8 @@ from models.files import replacing, write_whole
 from models.manifest import DetectorManifest
 from training.detector.config import Experiment
 from training.detector.network import STRIDES, Conv, RtmdetNano
-from training.errors import TrainingError
+from training.errors import ExportError
+from training.graphs import stripped
 
 MEAN = (103.53, 116.28, 123.675)
 STD = (57.375, 57.12, 58.395)
@@ -29,10 +30,6 @@ STD = (57.375, 57.12, 58.395)
 _SHAPES = ((1, 320, 320), (3, 256, 384), (2, 448, 224))
 """(batch, height, width) that the exported graph is tried at."""
 _TOLERANCE = 1e-3
-
-
-class ExportError(TrainingError):
-    """The graph does not do what the network does; nothing was written."""
 
 
 class Served(nn.Module):
@@ -76,13 +73,8 @@ def export_graph(network: RtmdetNano, path: Path) -> None:
     )
     if program is None:
         raise ExportError("torch wrote no graph")
-    model = program.model_proto
-    # The exporter's notes on where each node comes from hold paths and are larger than the weights.
-    for node in model.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
     with replacing(path) as draft:
-        onnx.save_model(model, str(draft))
+        onnx.save_model(stripped(program.model_proto), str(draft))
         _compare(draft, served)
 
 
