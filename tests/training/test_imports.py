@@ -21,7 +21,7 @@ from models.pixels import IMAGENET
 from models.pose import PoseModel
 from service.doctor import SAMPLE
 from tests.norms import shaken
-from training.export import export_graph
+from training.graphs import export_graph
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

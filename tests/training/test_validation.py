@@ -8,8 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.bundle import BUNDLES, load_bundle
-from models.engines import load_engine
 from models.formats import CocoRow, coco
 from models.networks.pose import PoseNetwork, PoseShape
 from models.pose import PoseModel
@@ -171,16 +169,13 @@ def test_nobody_found_is_ap_zero() -> None:
 
 
 @pytest.mark.data
-def test_both_tools_agree_on_what_the_served_weights_find(data: Path) -> None:
-    bundle = load_bundle(BUNDLES / "pose-s")
-    model = PoseModel(bundle, load_engine(bundle, threads=1))
+def test_both_tools_agree_on_what_the_served_weights_find(model: PoseModel, data: Path) -> None:
     dev = read_truth(data, "coco/dev").with_people()
     few = dev.of(dev.photos[:20])
     predictor = Predictor(model, None)
-    head = model.manifest.default_head
     rows: list[CocoRow] = []
     for photo, encoded in zip(few.photos, encoded_photos(predictor, few, flip=False), strict=True):
-        rows += coco(predictor.read(encoded, [head], None, None), image_id=photo.image_id)
+        rows += coco(predictor.read(encoded), image_id=photo.image_id)
     stats = _agree(few.content, rows)
     assert 0.35 < stats["AP"] < 0.95
     # And where some photos have no one found in them.
