@@ -41,15 +41,7 @@ class DenseDetector:
     def detect(
         self, images: Sequence[NDArray[np.uint8]], *, min_box_score: float | None = None
     ) -> list[list[Box]]:
-        """People in each image.
-
-        Args:
-            images: each (H, W, 3) uint8 RGB, of any size.
-            min_box_score: instead of the detector's own.
-
-        Returns:
-            Per image the boxes in its px, inside it, with an area, best score first.
-        """
+        """People in each image; see `models.detectors.Detector`."""
         least = self.min_box_score if min_box_score is None else min_box_score
         letterboxes = [
             Letterbox.fit((image.shape[1], image.shape[0]), self._sizes) for image in images
