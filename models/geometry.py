@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -66,6 +66,24 @@ class Box:
         width, height = width * padding, height * padding
         cx, cy = self.center
         return Box(cx - width / 2, cy - height / 2, width, height, self.score)
+
+
+class Extent(NamedTuple):
+    """What a crop reads of an image: columns and rows of it, reduced by area.
+
+    Reduced pixel r covers image pixels factor * r + left ... and has its centre in their middle.
+    """
+
+    factor: int
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def first(self) -> NDArray[np.float64]:
+        """Where in the image the first reduced pixel's centre lies, px."""
+        return np.array([self.left, self.top]) + (self.factor - 1) / 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,12 +176,24 @@ class CropGeometry:
         inverse = self.inverse
         return np.asarray(points @ inverse[:, :2].T + inverse[:, 2], np.float64)
 
-    def cut(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The crop's pixels, black outside the image.
+    def extent(self, image: Size) -> Extent:
+        """What `cut` reads of an image of a size (width, height); no pixel where they do not meet.
 
         Where the crop is much larger in the image than its own size, the image is first reduced
         by area with a whole factor, so that the bilinear warp has no more than two pixels of the
         image to a pixel of the crop and does not alias.
+        """
+        # An image that is thinner than a pixel of the crop needs no whole such pixel of memory.
+        factor = max(1, min(int(self.scale), *image))
+        corners = self.to_image(
+            np.array([(u, v) for u in (-1, self.width) for v in (-1, self.height)], float)
+        )
+        low = np.clip(np.floor(corners.min(0) / factor) * factor, 0, image).astype(int)
+        high = np.clip(np.ceil(corners.max(0) / factor + 1) * factor, low, image).astype(int)
+        return Extent(factor, *low.tolist(), *high.tolist())
+
+    def cut(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The crop's pixels, black outside the image; `extent` says how finely it is read.
 
         Args:
             image: (H, W, 3) uint8.
@@ -171,48 +201,32 @@ class CropGeometry:
         Returns:
             (height, width, 3) uint8.
         """
+        extent = self.extent((image.shape[1], image.shape[0]))
         affine = self.matrix
-        factor = int(1 / math.sqrt(abs(np.linalg.det(affine[:, :2]))))
-        # An image that is thinner than a pixel of the crop needs no whole such pixel of memory.
-        factor = min(factor, *image.shape[:2])
-        if factor >= 2:
-            image, affine = _reduced(image, self, factor)
+        if extent.factor > 1:
+            image = _reduced(image, extent)
+            to_image = np.diag([extent.factor, extent.factor, 1.0])
+            to_image[:2, 2] = extent.first
+            affine = affine @ to_image
         if 0 in image.shape:
             return np.zeros((self.height, self.width, 3), np.uint8)
         crop = cv2.warpAffine(image, affine, (self.width, self.height), flags=cv2.INTER_LINEAR)
         return np.asarray(crop, np.uint8)
 
 
-def _reduced(
-    image: NDArray[np.uint8], geometry: CropGeometry, factor: int
-) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """What the crop needs of the image, reduced by area, and the matrix from there to the crop."""
-    corners = geometry.to_image(
-        np.array([(u, v) for u in (-1, geometry.width) for v in (-1, geometry.height)], float)
-    )
-    height, width = image.shape[:2]
-    low = np.clip(np.floor(corners.min(0) / factor) * factor, 0, None).astype(int)
-    high = np.clip(np.ceil(corners.max(0) / factor + 1) * factor, 0, (width, height)).astype(int)
-    part = image[low[1] : max(low[1], high[1]), low[0] : max(low[0], high[0])]
-    columns, rows = part.shape[1] // factor, part.shape[0] // factor
+def _reduced(image: NDArray[np.uint8], extent: Extent) -> NDArray[np.uint8]:
+    """A part of an image, reduced by area."""
+    factor, left, top, right, bottom = extent
+    part = image[top:bottom, left:right]
     # A last column or row narrower than the factor is repeated to full width, not stretched.
     missing_y, missing_x = -part.shape[0] % factor, -part.shape[1] % factor
     if part.size and (missing_x or missing_y):
         full = cv2.copyMakeBorder(part, 0, missing_y, 0, missing_x, cv2.BORDER_REPLICATE)
         part = np.asarray(full, np.uint8)
-        columns, rows = part.shape[1] // factor, part.shape[0] // factor
-    if not columns or not rows:
-        return np.zeros((0, 0, 3), np.uint8), geometry.matrix
-    reduced = cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA)
-    # Reduced pixel r covers image pixels factor*r + low ... and has its centre in their middle.
-    to_image = np.array(
-        [
-            [factor, 0, (factor - 1) / 2 + low[0]],
-            [0, factor, (factor - 1) / 2 + low[1]],
-            [0, 0, 1],
-        ]
-    )
-    return np.asarray(reduced, np.uint8), geometry.matrix @ to_image
+    if not part.size:
+        return part
+    size = part.shape[1] // factor, part.shape[0] // factor
+    return np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def normalise(points: Array, size: Size) -> Array:

@@ -83,22 +83,35 @@ class PoseModel:
             result[head] = (default, *(d for d in known[head] if d != default))
         return result
 
-    def cut(self, image: NDArray[np.uint8], box: Box) -> tuple[CropGeometry, NDArray[np.uint8]]:
-        """The crop of a person: its geometry and its pixels (H, W, 3).
+    def geometry(self, box: Box) -> CropGeometry:
+        """Of the crop of a person.
 
         Raises:
             ValueError: the box has no area.
         """
         crop = self.manifest.crop
-        geometry = CropGeometry.from_box(box, self.size, matrix=crop.matrix, padding=crop.padding)
-        return geometry, geometry.cut(image)
+        return CropGeometry.from_box(box, self.size, matrix=crop.matrix, padding=crop.padding)
 
-    def encode(self, crops: NDArray[np.uint8], *, flip: bool = False) -> Features:
+    def cut(
+        self, image: NDArray[np.uint8], boxes: Sequence[Box]
+    ) -> tuple[list[CropGeometry], Sequence[Array]]:
+        """The crops of people: geometries, and pixels (H, W, 3) of the engine's kind.
+
+        Raises:
+            ValueError: a box has no area.
+        """
+        geometries = [self.geometry(box) for box in boxes]
+        return geometries, self.engine.cut(image, geometries)
+
+    def encode(self, crops: Array, *, flip: bool = False) -> Features:
         """(B, H, W, 3) uint8 RGB to features; `flip` encodes the mirrored crops too."""
         plain = self.engine.encode(crops)
         if not flip:
             return Features(plain)
-        return Features(plain, self.engine.encode(np.ascontiguousarray(crops[:, :, ::-1])))
+        xp = namespace(crops)
+        # A copy: runtimes want pixels in order.
+        mirrored = xp.asarray(xp.flip(crops, axis=2), copy=True)
+        return Features(plain, self.engine.encode(mirrored))
 
     def decode(
         self,

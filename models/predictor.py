@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models.arrays import namespace
 from models.codecs import Decoded
 from models.detectors import Detector
 from models.features import Features
@@ -204,11 +205,10 @@ class Predictor:
                 raise ValueError("no detector is loaded: give boxes")
             (boxes,) = self.detector.detect([image], min_box_score=min_box_score)
             boxes = boxes[:max_people]
-        cuts = [self.model.cut(image, box) for box in boxes]
-        geometries = [geometry for geometry, _ in cuts]
+        geometries, cuts = self.model.cut(image, boxes)
         features = Features(np.empty((0, *self.model.manifest.feature_shape), np.float32))
         if cuts:
-            crops = np.stack([crop for _, crop in cuts])
+            crops = namespace(*cuts).stack(list(cuts))
             features = Features.stack(
                 [self.model.encode(crops[part], flip=flip) for part in self._batches(len(crops))]
             )

@@ -212,13 +212,13 @@ class Device:
         if isinstance(error, EngineAway):
             # Each half would wait as long for it as the whole did.
             logger.warning("%s: %s", batch.lane.name, error)
-            self._deliver(batch, [_as_problem(error)] * count, 0.0)
+            self._deliver(batch, [as_problem(error)] * count, 0.0)
             return
         if memory_ran_out(error):
             batch.lane.shrink(count, self._clock())
         if count == 1:
             logger.warning("%s: an item failed", batch.lane.name, exc_info=error)
-            self._deliver(batch, [_as_problem(error)], 0.0)
+            self._deliver(batch, [as_problem(error)], 0.0)
             return
         for half in (batch.items[: count // 2], batch.items[count // 2 :]):
             if (part := Batch(batch.lane, half)).wanted(self._clock()):
@@ -230,7 +230,7 @@ class Device:
                 ticket.on_device_s += seconds
             for (ticket, index), result in zip(batch.items, results, strict=True):
                 failed = isinstance(result, Exception)
-                ticket.put(index, _as_problem(result) if failed else result)
+                ticket.put(index, as_problem(result) if failed else result)
 
     def _prepare(self) -> None:
         """The other thread: stage the next batch when it is time."""
@@ -279,7 +279,8 @@ def memory_ran_out(error: Exception) -> bool:
     return "out of memory" in text or "failed to allocate memory" in text or "bad_alloc" in text
 
 
-def _as_problem(error: object) -> Problem:
+def as_problem(error: object) -> Problem:
+    """What a caller is told of an engine's failure; problems as they are."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, Exception) and memory_ran_out(error):

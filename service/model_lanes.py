@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from models.arrays import namespace
 from models.geometry import Box
 from models.pose import PoseModel
 from models.predictor import HeadChoice
@@ -77,8 +78,10 @@ class ModelLanes:
         shares: dict[str, float] = {}
 
         def prepare(items: Sequence[Crop], size: int) -> CropBatch:
-            blank = [np.zeros_like(items[0].pixels)] * (size - len(items))
-            return CropBatch(items, np.stack([*(item.pixels for item in items), *blank]))
+            pixels = [item.pixels for item in items]
+            xp = namespace(pixels[0])
+            blank = [xp.zeros_like(pixels[0])] * (size - len(items))
+            return CropBatch(items, xp.stack(pixels + blank))
 
         def run(batch: CropBatch) -> Sequence[CropResult | Exception]:
             count_crops(len(batch.items) * (1 + batch.items[0].flip))
@@ -135,7 +138,9 @@ def warm_up(model: PoseModel, lanes: ModelLanes) -> None:
     """
     spec = model.manifest.input
     heads = tuple(HeadChoice(head, model.decodes[head][0], None) for head in model.heads)
-    blank = Crop(np.zeros((spec.height, spec.width, 3), np.uint8), heads)
+    photo, box = np.zeros((spec.height, spec.width, 3), np.uint8), Box(0, 0, *model.size)
+    _, (pixels,) = model.cut(photo, [box])
+    blank = Crop(pixels, heads)
     buckets = lanes.plain.buckets
     lanes.plain.trial([blank] * buckets[-1], learn=False)
     for head in heads:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from models.arrays import Array
 from models.draw import draw_people
 from models.geometry import Box, CropGeometry
 from models.pose import PoseModel
 from models.predictor import Person, poses_of, suppress
+from service.device import as_problem
 from service.heatmaps import png
 from service.photo import SeenPerson, Task
 from service.problems import Problem
@@ -20,12 +22,20 @@ class Cut(NamedTuple):
 
     box: Box
     geometry: CropGeometry
-    crop: Image
+    crop: Array
 
 
 def cuts_of(pixels: Image, boxes: Sequence[Box], model: PoseModel) -> list[Cut]:
-    """Each box's crop."""
-    return [Cut(box, *model.cut(pixels, box)) for box in boxes]
+    """Each box's crop.
+
+    Raises:
+        Problem: the engine cuts crops itself, and could not.
+    """
+    try:
+        geometries, crops = model.cut(pixels, boxes)
+    except RuntimeError as error:
+        raise as_problem(error) from error
+    return [Cut(*cut) for cut in zip(boxes, geometries, crops, strict=True)]
 
 
 def drawn(pixels: Image, people: Sequence[SeenPerson], model: PoseModel) -> bytes:

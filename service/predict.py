@@ -198,7 +198,7 @@ class LocalPose:
         model = self._task.model
         height, width = posed.pixels.shape[:2]
         people = (
-            SeenPerson(person.box, model.cut(posed.pixels, person.box)[0], person, None)
+            SeenPerson(person.box, model.geometry(person.box), person, None)
             for person in posed.people
         )
         seen = SeenPhoto(width, height, tuple(people), None)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from models.arrays import Array
 from models.codecs.decoded import Decoded
 from models.features import Features
 from models.geometry import Box
@@ -34,8 +35,8 @@ Pause = Callable[[], None]
 class Crop:
     """An item of the encoder."""
 
-    pixels: Image
-    """(H, W, 3) RGB"""
+    pixels: Array
+    """(H, W, 3) RGB, as the engine cut it"""
     heads: tuple[HeadChoice, ...]
     flip: bool = False
     """The same for all of a lane."""
@@ -78,7 +79,7 @@ class CropBatch(NamedTuple):
     """Crops stacked for the encoder, filled up with blank ones."""
 
     items: Sequence[Crop]
-    pixels: NDArray[np.uint8]
+    pixels: Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from models.bundle import Bundle
 from models.detectors.whole import Whole
+from models.engines import Engine
 from models.geometry import Box
 from models.manifest import PoseManifest
 from models.pose import PoseModel
@@ -40,7 +41,7 @@ def joints_of(colour: Sequence[int]) -> NDArray[np.float64]:
 
 
 @dataclass
-class FakeEngine:
+class FakeEngine(Engine):
     """Sees one person in the middle of every crop, its joints told by its colour."""
 
     name: str = "fake"

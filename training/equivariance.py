@@ -82,7 +82,7 @@ def _deviations(
 ) -> dict[tuple[HeadChoice, Move], Floats]:
     """Of one person's labelled joints, in pixels of the crop."""
     box, width = person.box, image.shape[1]
-    geometry, _ = predictor.model.cut(image, box)
+    geometry = predictor.model.geometry(box)
     shifted = [
         Box(box.x + dx * geometry.scale, box.y + dy * geometry.scale, box.width, box.height)
         for dx, dy in SHIFTS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from models.arrays import Array
 from models.bundle import Bundle
+from models.geometry import CropGeometry
 
 Floats = NDArray[np.float32]
 
@@ -26,8 +28,8 @@ class EngineAway(EngineError):  # noqa: N818
 class Engine(Protocol):
     """The verbs of a pose bundle. Safe to call from several threads.
 
-    It takes numpy arrays and those that it answered, which are float32 of its own kind: numpy, or
-    torch where they stay on its device. The codecs decode either.
+    It takes numpy arrays and those that it answered, which are of its own kind: numpy, or torch
+    where they stay on its device. All but crops are float32. The codecs decode either.
 
     Attributes:
         name: of the runtime.
@@ -37,8 +39,18 @@ class Engine(Protocol):
     name: str
     device: str
 
-    def encode(self, crops: NDArray[np.uint8]) -> Array:
-        """(B, H, W, 3) RGB crops to (B, C, h, w) features."""
+    def cut(self, photo: NDArray[np.uint8], geometries: Sequence[CropGeometry]) -> Sequence[Array]:
+        """Crops of an (H, W, 3) RGB photo: each (height, width, 3) uint8, stacked for `encode`.
+
+        A verb of the engine because it alone knows where pixels are wanted. One with memory of
+        its own takes what the crops read of the photo there, once, and cuts there: crops, unlike
+        photos, are small enough to wait there for a batch. On the host, where others find their
+        crops, there is one way to cut, which they inherit.
+        """
+        return [geometry.cut(photo) for geometry in geometries]
+
+    def encode(self, crops: Array) -> Array:
+        """(B, H, W, 3) uint8 RGB crops to (B, C, h, w) features."""
         ...
 
     def head(self, name: str, features: Array) -> tuple[Array, ...]:

@@ -6,17 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
 from models.arrays import Array
 from models.bundle import Bundle
+from models.engines import Engine
 
 Run: TypeAlias = Callable[..., tuple[Array, ...]]
 """A graph: its inputs as arrays, in its order, to all its outputs. From any thread."""
 
 
-class GraphEngine:
+class GraphEngine(Engine):
     """An engine made of graphs: encoder, heads, and NerPE's cells and field."""
 
     def __init__(
@@ -36,7 +34,7 @@ class GraphEngine:
             self._heads["nerpe"] = open_graph(bundle.file(heads.nerpe.cells))
             self._field = open_graph(bundle.file(heads.nerpe.graph))
 
-    def encode(self, crops: NDArray[np.uint8]) -> Array:
+    def encode(self, crops: Array) -> Array:
         """See `Engine`."""
         return self._encoder(crops)[0]
 

@@ -39,7 +39,7 @@ def people(model: PoseModel, data: Path, count: int) -> Features:
     photos = read_truth(data, "coco/val").with_people().photos
     every = [(photo.path, person.box) for photo in photos for person in photo.people]
     drawn = np.random.default_rng(0).permutation(len(every))[:count]
-    crops = (model.cut(read_image(every[i][0]), every[i][1])[1][None] for i in drawn)
+    crops = (np.stack(model.cut(read_image(every[i][0]), [every[i][1]])[1]) for i in drawn)
     return Features.stack([model.encode(crop) for crop in crops])
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from models.engines import Engine
 from models.geometry import normalise
 from models.nerpe_field import NerpeField
 
@@ -14,7 +15,7 @@ Floats = NDArray[np.float32]
 
 
 @dataclass
-class Bumps:
+class Bumps(Engine):
     """An engine whose cells are the joints' positions, (B, K, 2) crop px, and nothing else."""
 
     name: str = "bumps"

@@ -13,7 +13,7 @@ from models.engines import Engine, EngineError, Floats, auto, load_engine
 from models.engines.auto import accurate, choose_engine, measure, sample_crops
 
 
-class Changed:
+class Changed(Engine):
     """The real engine, with features that something was done to, or work done twice over."""
 
     def __init__(

@@ -69,7 +69,7 @@ def test_a_simcc_network_is_decoded_as_published(
     assert (model.heads, model.size, spec.split) == (("simcc",), SIZE, 2)
     assert model.manifest.input.largest_batch == (1 if sealed else 32)
     people = Predictor(model).predict(image, boxes=BOXES)
-    crops = np.stack([model.cut(image, box)[1] for box in BOXES])
+    crops = np.stack(model.cut(image, BOXES)[1])
     x, y = answers(file, crops, pixels)
     for person, box, *logits in zip(people, BOXES, x, y, strict=True):
         bins = np.stack([part.argmax(-1) for part in logits], axis=-1)
@@ -105,7 +105,7 @@ def test_a_heatmap_network_keeps_its_maps_as_features(
     spec = model.manifest.heads.heatmap
     assert spec is not None
     assert (spec.width, spec.height, spec.grid, spec.blur) == (12, 16, "udp", 3)
-    crops = np.stack([model.cut(image, box)[1] for box in BOXES])
+    crops = np.stack(model.cut(image, BOXES)[1])
     maps, _ = answers(file, crops)
     features = model.encode(crops, flip=True)
     np.testing.assert_allclose(features.plain, maps, atol=1e-5)
@@ -141,7 +141,7 @@ def test_both_kinds_draw_their_fields_and_have_no_sigma(
     for file in files:
         model = bring(file, name=file.stem)
         (head,) = model.heads
-        features = model.encode(np.stack([model.cut(image, box)[1] for box in BOXES]))
+        features = model.encode(np.stack(model.cut(image, BOXES)[1]))
         decoded = model.decode(features, head, "argmax")
         field = model.field(features, head, np.arange(0, 48, 0.5), np.arange(0, 64, 0.5))
         assert field.shape == (3, 17, 128, 96)

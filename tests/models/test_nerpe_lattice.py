@@ -144,7 +144,7 @@ def test_of_a_real_person_a_heatmap_is_exact_enough_for_a_fraction_of_the_work(
         image = np.asarray(photo.convert("RGB"))
     height, width = image.shape[:2]
     # Half of the photo: several people, some of them cut off.
-    _, crop = model.cut(image, Box(0, 0, width / 2, height))
+    _, (crop,) = model.cut(image, [Box(0, 0, width / 2, height)])
     features = model.encode(crop[None])
     positions = counted(model, monkeypatch)
     exact = model.field(features, "nerpe", *lattice(256), exact=True)[0]

@@ -70,7 +70,7 @@ def people(model: PoseModel, data: Path) -> NDArray[np.uint8]:
     rgb = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
     height, width = rgb.shape[:2]
     boxes = [Box(0, 0, width, height), Box(width * 0.2, 0, width * 0.5, height * 0.7)]
-    return np.stack([model.cut(rgb, box)[1] for box in boxes])
+    return np.stack(model.cut(rgb, boxes)[1])
 
 
 def _lattice(pitch: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -95,13 +95,13 @@ def test_a_model_is_what_its_manifest_says(model: PoseModel) -> None:
 def test_crops_are_cut_as_the_manifest_says(model: PoseModel) -> None:
     image = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     box = Box(40, 50, 100, 200)
-    geometry, pixels = model.cut(image, box)
+    (geometry,), (pixels,) = model.cut(image, [box])
     crop = model.manifest.crop
     expected = CropGeometry.from_box(box, (192, 256), matrix=crop.matrix, padding=crop.padding)
     np.testing.assert_array_equal(geometry.matrix, expected.matrix)
     np.testing.assert_array_equal(pixels, expected.cut(image))
     with pytest.raises(ValueError, match="no area"):
-        model.cut(image, Box(0, 0, 0, 5))
+        model.cut(image, [Box(0, 0, 0, 5)])
 
 
 # Decoding

@@ -19,7 +19,7 @@ from models.predictor import HeadChoice, Person, Pose, Predictor, person_score, 
 Floats = NDArray[np.float32]
 
 
-class Counting:
+class Counting(Engine):
     """An engine that remembers what it was asked."""
 
     def __init__(self, engine: Engine) -> None:
@@ -109,7 +109,7 @@ def test_given_boxes_are_answered_all_and_in_order(
 
 def test_joints_are_pixels_of_the_image(model: PoseModel, image: NDArray[np.uint8]) -> None:
     (person,) = Predictor(model).predict(image, boxes=BOXES[:1], heads=["heatmap"])
-    geometry, crop = model.cut(image, BOXES[0])
+    (geometry,), (crop,) = model.cut(image, BOXES[:1])
     decoded = model.decode(model.encode(crop[None]), "heatmap")
     np.testing.assert_allclose(geometry.to_crop(person.pose.points), decoded.points[0], atol=1e-3)
     moved = np.pad(image, ((40, 0), (70, 0), (0, 0)))

@@ -129,7 +129,7 @@ def native(network: PoseNetwork, folder: Path) -> PoseModel:
 def crops(imported: PoseModel) -> NDArray[np.uint8]:
     image = np.asarray(Image.open(SAMPLE).convert("RGB"))
     boxes = [Box(95, 98, 102, 303), Box(200, 110, 95, 300), Box(0, 0, *image.shape[1::-1])]
-    return np.stack([imported.cut(image, box)[1] for box in boxes])
+    return np.stack(imported.cut(image, boxes)[1])
 
 
 def test_import_finds_the_heads_own_settings(imported: PoseModel, native: PoseModel) -> None:

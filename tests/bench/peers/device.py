@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle import Bundle
-from models.engines import Floats
+from models.engines import Engine, Floats
 from models.manifest import PoseManifest
 from models.pose import PoseModel
 
@@ -47,7 +47,7 @@ class Counter:
         return Counter(file)
 
 
-class SimulatedEngine:
+class SimulatedEngine(Engine):
     """Sees the same joints in every crop."""
 
     name = "simulated"

@@ -62,27 +62,24 @@ class Job:
     def people(self, photos: Sequence[Image], most: int = 20) -> list[list[Person]]:
         """Everybody in each photo; detector and encoder see the photos together."""
         boxes = [found[:most] for found in self.detector.detect(photos)]
-        cuts = [
-            self.model.cut(photo, box)
-            for photo, found in zip(photos, boxes, strict=True)
-            for box in found
-        ]
+        cuts = [self.model.cut(photo, found) for photo, found in zip(photos, boxes, strict=True)]
+        geometries = [geometry for part, _ in cuts for geometry in part]
+        crops = [crop for _, part in cuts for crop in part]
         poses = []
         largest = self.model.manifest.input.largest_batch
-        for first in range(0, len(cuts), largest):
-            part = cuts[first : first + largest]
-            features = self.model.encode(np.stack([crop for _, crop in part]))
+        for first in range(0, len(crops), largest):
+            part = slice(first, first + largest)
+            features = self.model.encode(np.stack(crops[part]))
             decoded = self.model.decode(features, self.model.default_head)
-            poses += poses_of(decoded, [geometry for geometry, _ in part])
+            poses += poses_of(decoded, geometries[part])
         answer, first = [], 0
         for found in boxes:
             last = first + len(found)
-            geometries = [geometry for geometry, _ in cuts[first:last]]
             people = [
                 Person(box, {self.model.default_head: pose})
                 for box, pose in zip(found, poses[first:last], strict=True)
             ]
-            kept = suppress(people, geometries, self.model.keypoints)
+            kept = suppress(people, geometries[first:last], self.model.keypoints)
             answer.append([people[index] for index in kept])
             first = last
         return answer
