@@ -147,4 +147,9 @@ def load_engine(
         return choose_engine(bundle, notes, threads=threads)
     from models.engines.onnx import OnnxEngine
 
-    return OnnxEngine(bundle, device=device, threads=threads)
+    loaded = OnnxEngine(bundle, device=device, threads=threads)
+    if device == "cpu":
+        return loaded
+    from models.engines.auto import accurate
+
+    return accurate(loaded, bundle, OnnxEngine(bundle, threads=threads))

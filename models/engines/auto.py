@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,11 +17,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from models.arrays import to_numpy
 from models.bundle import Bundle
 from models.cores import available_cores
 from models.engines import Engine, EngineError, Precision
 from models.engines.onnx import OnnxEngine, tensorrt_options
 from models.files import write_whole
+from models.geometry import Box
 from models.pose import PoseModel
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,9 @@ SAMPLE = Path(__file__).with_name("sample.jpg")
 
 TOLERANCE_PX = 0.1
 """Of the crop: how far from ONNX Runtime's an engine may put a joint that scores over SCORED."""
+
+TOLERANCE_LEVELS = 1
+"""How far the grey of a crop that an engine cuts may be from that of the host's."""
 
 SCORED = 0.3
 
@@ -144,13 +149,20 @@ def installed(bundle: Bundle, threads: int | None) -> Engines:
 
 
 def accurate(engine: Engine, bundle: Bundle, reference: Engine) -> Engine:
-    """The engine, if it finds the joints of real people where the reference does.
+    """The engine, if it sees real people as the reference does and finds their joints there.
 
     Raises:
-        EngineError: it does not, by any head; the reference itself finds none to compare.
+        EngineError: it does not, by any head, or cuts other crops; the reference itself finds no
+            joints to compare.
     """
     crops = sample_crops(bundle)
     ours, theirs = PoseModel(bundle, engine), PoseModel(bundle, reference)
+    levels = levels_apart(ours, theirs, *sample_photo())
+    if levels > TOLERANCE_LEVELS:
+        raise EngineError(
+            f"{engine.name} cuts crops up to {levels} grey levels from {reference.name}'s, "
+            f"over the {TOLERANCE_LEVELS} that are let pass"
+        )
     found, expected = ours.encode(crops), theirs.encode(crops)
     for head in ours.heads:
         a, b = ours.decode(found, head), theirs.decode(expected, head)
@@ -170,6 +182,17 @@ def accurate(engine: Engine, bundle: Bundle, reference: Engine) -> Engine:
     return engine
 
 
+def levels_apart(
+    one: PoseModel, other: PoseModel, photo: NDArray[np.uint8], boxes: Sequence[Box]
+) -> int:
+    """By how many grey levels two engines' crops of a photo differ at most."""
+    a, b = (
+        np.stack([to_numpy(crop) for crop in model.cut(photo, boxes)[1]]).astype(np.int16)
+        for model in (one, other)
+    )
+    return int(np.abs(a - b).max())
+
+
 def measure(engines: Mapping[str, Engine], crops: NDArray[np.uint8]) -> dict[str, float]:
     """Seconds a crop in the encoder, by name; in turns, so that what disturbs one disturbs all."""
     times: dict[str, list[list[float]]] = {name: [[] for _ in BATCHES] for name in engines}
@@ -184,12 +207,21 @@ def measure(engines: Mapping[str, Engine], crops: NDArray[np.uint8]) -> dict[str
     return {name: sum(map(median, parts)) / len(parts) for name, parts in times.items()}
 
 
-def sample_crops(bundle: Bundle) -> NDArray[np.uint8]:
-    """(4, H, W, 3) RGB: people, in the bundle's input size."""
+def sample_photo() -> tuple[NDArray[np.uint8], list[Box]]:
+    """(H, W, 3) RGB with four people; their boxes, and one of all, which is read more coarsely."""
     strip = cv2.imread(str(SAMPLE))
     assert strip is not None
+    height, width = strip.shape[:2]
+    boxes = [Box(i * width / 4, 0, width / 4, height) for i in range(4)]
+    rgb = np.ascontiguousarray(strip[..., ::-1], np.uint8)
+    return rgb, [*boxes, Box(0, 0, width, height)]
+
+
+def sample_crops(bundle: Bundle) -> NDArray[np.uint8]:
+    """(4, H, W, 3) RGB: people, in the bundle's input size."""
+    strip, _ = sample_photo()
     size = bundle.pose.input.width, bundle.pose.input.height
-    crops = [cv2.resize(crop[..., ::-1], size) for crop in np.split(strip, 4, axis=1)]
+    crops = [cv2.resize(crop, size) for crop in np.split(strip, 4, axis=1)]
     return np.asarray(np.stack(crops), np.uint8)
 
 

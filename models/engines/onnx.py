@@ -13,9 +13,16 @@ from models.bundle import Bundle
 from models.cores import available_cores
 from models.engines import DEVICES, EngineError, Floats, Precision
 from models.engines.graphs import GraphEngine, Run
+from models.engines.onnx_binding import bound
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
+CUDA_OPTIONS = {
+    # The default tries every algorithm at each new shape, a second or so of waiting.
+    "cudnn_conv_algo_search": "HEURISTIC",
+    # The default would be TF32, with a mantissa of 10 bits.
+    "use_tf32": "0",
+}
 
 TENSORRT = "TensorrtExecutionProvider"
 
@@ -59,7 +66,7 @@ def open_session(
     provider = PROVIDERS.get(device)
     if provider is None:
         raise EngineError(f"device {device!r} is not one of {', '.join(PROVIDERS)}")
-    settings = {"cudnn_conv_algo_search": "HEURISTIC"} if device == "cuda" else {}
+    settings = CUDA_OPTIONS if device == "cuda" else {}
     providers: list[tuple[str, Mapping[str, str]]] = [(provider, settings)]
     if tensorrt is not None:
         providers.insert(0, (TENSORRT, tensorrt))
@@ -90,6 +97,13 @@ def open_session(
     return session
 
 
+def handed_on(bundle: Bundle) -> set[Path]:
+    """The graphs of a pose bundle whose answers other graphs take."""
+    nerpe = bundle.pose.heads.nerpe
+    files = [bundle.pose.encoder, *([nerpe.cells] if nerpe else [])]
+    return {bundle.file(file) for file in files}
+
+
 class OnnxEngine(GraphEngine):
     """The graphs of a pose bundle as sessions."""
 
@@ -106,9 +120,12 @@ class OnnxEngine(GraphEngine):
         Raises:
             EngineError: the device is not there, or a graph does not run on it.
         """
+        stay = handed_on(bundle)
 
         def open_graph(path: Path) -> Run:
             session = open_session(path, device=device, threads=threads, tensorrt=tensorrt)
+            if device != "cpu":
+                return bound(session, device, stays=path in stay)
             names = [node.name for node in session.get_inputs()]
 
             def run(*arrays: NDArray[np.generic]) -> tuple[Floats, ...]:

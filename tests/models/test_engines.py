@@ -9,7 +9,9 @@ from models.arrays import to_numpy
 from models.bundle import BUNDLES, Bundle, BundleError, load_bundle
 from models.engines import Engine, EngineError, load_engine
 from models.engines.auto import sample_crops
-from models.engines.onnx import PROVIDERS, TENSORRT, open_session, tensorrt_options
+from models.engines.graphs import GraphEngine, Run
+from models.engines.onnx import PROVIDERS, TENSORRT, handed_on, open_session, tensorrt_options
+from models.engines.onnx_binding import bound
 
 no_cuda = pytest.mark.skipif(
     PROVIDERS["cuda"] in ort.get_available_providers(), reason="CUDA is installed here"
@@ -21,8 +23,15 @@ def bundle() -> Bundle:
     return load_bundle(BUNDLES / "pose-s")
 
 
-@pytest.fixture(scope="module", params=["onnxruntime", "openvino", "torch"])
+@pytest.fixture(scope="module", params=["onnxruntime", "bound", "openvino", "torch"])
 def engine(bundle: Bundle, request: pytest.FixtureRequest) -> Engine:
+    if request.param == "bound":  # as on a GPU, in the host's own memory
+        stay = handed_on(bundle)
+
+        def open_graph(path: Path) -> Run:
+            return bound(open_session(path, threads=1), "cpu", stays=path in stay)
+
+        return GraphEngine(bundle, open_graph, name="onnxruntime", device="cpu")
     pytest.importorskip(request.param)
     return load_engine(bundle, engine=request.param, threads=1)
 

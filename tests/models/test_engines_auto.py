@@ -1,6 +1,6 @@
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from models.arrays import Array
 from models.bundle import BUNDLES, Bundle, load_bundle
 from models.engines import Engine, EngineError, Floats, auto, load_engine
 from models.engines.auto import accurate, choose_engine, measure, sample_crops
+from models.geometry import CropGeometry
 
 
 class Changed(Engine):
@@ -192,3 +194,14 @@ def test_openvino_passes_the_gate(bundle: Bundle) -> None:
     pytest.importorskip("openvino")
     engine = load_engine(bundle, engine="openvino", threads=1)
     assert (engine.name, engine.device) == ("openvino", "cpu")
+
+
+def test_an_engine_that_cuts_other_crops_is_refused(bundle: Bundle, real: Engine) -> None:
+    class Darker(Changed):
+        def cut(
+            self, photo: NDArray[np.uint8], geometries: Sequence[CropGeometry]
+        ) -> Sequence[Array]:
+            return [crop - np.minimum(crop, 2) for crop in super().cut(photo, geometries)]
+
+    with pytest.raises(EngineError, match=r"darker cuts crops up to 2 grey levels from onnx.*'s"):
+        accurate(Darker(real, "darker"), bundle, real)
