@@ -39,10 +39,13 @@ class Features:
         return Features(_half(self.plain), None if self.mirrored is None else _half(self.mirrored))
 
     @property
-    def finite(self) -> bool:
-        """Whether every number is one."""
-        parts = [self.plain] if self.mirrored is None else [self.plain, self.mirrored]
-        return all(bool(namespace(part).isfinite(part).all()) for part in parts)
+    def finite(self) -> NDArray[np.bool_]:
+        """(B,) on the host: whether every number of a crop is one."""
+        sound = np.ones(len(self), np.bool_)
+        for part in [self.plain] if self.mirrored is None else [self.plain, self.mirrored]:
+            xp = namespace(part)
+            sound &= np.asarray(to_numpy(xp.all(xp.isfinite(part), axis=(1, 2, 3))), np.bool_)
+        return sound
 
     @staticmethod
     def stack(parts: Sequence[Features]) -> Features:

@@ -182,7 +182,8 @@ class _Call:
     async def _one(self, data: bytes, timings: Timings) -> PoseBody:
         photo = await self._see(data, timings)
         with timings.stage("answer"):
-            if len(photo.people) <= _FEW:
+            # A GPU hands over what is kept only between its batches.
+            if len(photo.people) <= _FEW and self.task.model.engine.device == "cpu":
                 body, kept = self._prepared(photo, timings)
             else:
                 body, kept = await self.loaded.pipeline.background(self._prepared, photo, timings)

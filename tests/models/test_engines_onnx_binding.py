@@ -75,7 +75,7 @@ def test_on_the_host_they_are_arrays_like_others(model: PoseModel, plain: PoseMo
     np.testing.assert_array_equal(features[2:].half().plain, expected[2:].half().plain)
     joined = Features.stack([features[:1], features[3:]])
     np.testing.assert_array_equal(joined.plain, expected.plain[[0, 3]])
-    assert features.finite
+    assert features.finite.tolist() == [True] * 4
     assert array.astype(np.float32, copy=False) is array
     with pytest.raises(IndexError, match="one after the other"):
         array[::2]

@@ -398,3 +398,13 @@ def test_refining_a_person_s_field_changes_nothing_that_can_be_seen(
     error = np.abs(refined - exact)
     assert np.quantile(error, 0.999) <= 0.01
     assert error.max() <= 0.05
+
+
+@pytest.mark.parametrize(("library", "kind"), [("numpy", "asarray"), ("torch", "as_tensor")])
+def test_features_know_which_crops_have_numbers(library: str, kind: str) -> None:
+    made = getattr(pytest.importorskip(library), kind)
+    plain = np.zeros((4, 2, 3, 3), np.float32)
+    mirrored = plain.copy()
+    plain[1, 0, 2, 1], mirrored[2, 1, 0, 0] = np.nan, np.inf
+    assert Features(made(plain)).finite.tolist() == [True, False, True, True]
+    assert Features(made(plain), made(mirrored)).finite.tolist() == [True, False, False, True]
