@@ -12,6 +12,9 @@ pytest.importorskip("onnx")
 import onnx
 import torch
 from onnx import TensorProto, helper
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from models.bundle import BUNDLES, Bundle, load_bundle
 from models.calibration import IDENTITY
@@ -77,6 +80,42 @@ def test_no_graph_waits_for_the_device_or_mixes_it_with_the_host(
     inputs = [torch.from_numpy(x).to(meta) for x in _inputs(session, crops)]
     outputs = TorchGraph(BUNDLES / name, meta)(*inputs)
     assert [x.device for x in outputs] == [meta] * len(session.get_outputs())
+
+
+class Crossings(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Operators that bring something from one device to another."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        result = func(*args, **(kwargs or {}))
+        tensors = (x for x in tree_leaves((args, kwargs, result)) if isinstance(x, torch.Tensor))
+        if len({x.device for x in tensors}) > 1:
+            self.seen.append(str(func))
+        return result
+
+
+def test_nothing_of_the_host_enters_an_encoder_in_its_midst(
+    bundle: Bundle, crops: NDArray[np.uint8]
+) -> None:
+    # A CUDA graph may hold no copy from memory that is not pinned.
+    meta = torch.device("meta")
+    graph = TorchGraph(bundle.file(bundle.pose.encoder), meta)
+    with torch.inference_mode():
+        with Crossings() as crossings:
+            there = torch.from_numpy(crops).to(meta)
+        assert crossings.seen
+        with Crossings() as crossings:
+            graph(there)
+    assert not crossings.seen
 
 
 @pytest.mark.parametrize("flip", [False, True])
