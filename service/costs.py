@@ -30,11 +30,12 @@ class Cost:
             partial(deque, maxlen=_RECENT)
         )
         self._count = 0
-        self._slope = self._intercept = 0.0
+        self.slope = self._intercept = 0.0
+        """Seconds that one more unit of work takes."""
 
     def __call__(self, work: float) -> float:
         """Seconds that this much work takes at once; 0 while nothing is known."""
-        return self._slope * work + self._intercept
+        return self.slope * work + self._intercept
 
     def learn(self, work: float, seconds: float) -> None:
         """Take in a measurement.
@@ -47,7 +48,7 @@ class Cost:
         self._count += 1
         if self._count <= _REFIT or self._count % _REFIT == 0:
             points = np.array([point for points in self._recent.values() for point in points])
-            self._slope, self._intercept = _line(points[:, 0], points[:, 1])
+            self.slope, self._intercept = _line(points[:, 0], points[:, 1])
             self.version += 1
 
 

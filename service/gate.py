@@ -8,25 +8,28 @@ How long that takes is known of the device by what its work costs. Of the host, 
 decodes, cuts and answers, it is measured by Little's law: who needed W seconds of it among N
 units of work has seen it do one unit in W / N. Nothing else has to be known: neither how many
 cores there are, nor how busy others keep them, nor which of loop and pool is the narrower one.
+
+That takes all of W for work. Where everybody waits for a while however few they are, as on a loop
+that is busy refusing, a slow answer to few would keep away many who would be no slower. So there is
+a second reading, a line W = a * N + b through what was seen among few and among many, and the one
+that promises more is believed: who is let in shows whether it was right.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
-from service.problems import ClientLimit, DeadlineExceeded, Draining, Overloaded, Problem, Starting
+from service.costs import Cost
+from service.problems import DeadlineExceeded, Draining, Overloaded, Problem, Starting
 from service.scheduler import PROMPT_S
 from service.timings import Timings
-
-_CLIENTS = 10_000
-"""Token buckets remembered at once; the least recently seen client starts anew."""
 
 _BODY_BYTES = 65_536
 """Of a body that are as much work for the host as a request is without any."""
@@ -104,6 +107,7 @@ class Gate:
         self._receiving: deque[Place] = deque()
         self._lately: deque[float] = deque(maxlen=_LATELY)
         self._unit_s = 0.0
+        self._line = Cost()
         self._empty = asyncio.Event()
         self._empty.set()
         self.state: Literal["starting", "ready", "leaving", "closed"] = "starting"
@@ -146,7 +150,7 @@ class Gate:
             )
         if not inside:  # else a wrong estimate would never be righted
             return None
-        host = _SCATTER * (self._host_s + work * self._unit_s)
+        host = self._through_s(self._work + work)
         # The device's line takes a while to add up, and those who are turned away are many.
         device = 0.0 if host > left else self._device_s()
         if host + device <= left:
@@ -224,6 +228,11 @@ class Gate:
         """Return once nothing is in work."""
         await self._empty.wait()
 
+    def _through_s(self, work: float) -> float:
+        """Until the host is through with so much, and late only seldom."""
+        waited = self._line(work) + (_SCATTER - 1) * self._line.slope * work
+        return min(waited, _SCATTER * work * self._unit_s)
+
     @property
     def _host_s(self) -> float:
         return self._work * self._unit_s
@@ -234,8 +243,10 @@ class Gate:
             isinstance(failure, Problem) and not isinstance(failure, DeadlineExceeded)
         ):
             return
-        unit_s = seconds / place.among
         # Who was too late or has hung up might have needed any longer.
+        if failure is None or seconds > self._line(place.among):
+            self._line.learn(place.among, seconds)
+        unit_s = seconds / place.among
         if failure is None or unit_s > self._unit_s:
             self._lately.append(unit_s)
             self._unit_s = median(self._lately)
@@ -262,38 +273,3 @@ class Gate:
             place = self._receiving.popleft()
             if place.here is None:
                 self._discount(place)
-
-
-class ClientBuckets:
-    """A token bucket for each client: a second's worth of requests at once, then at the rate.
-
-    Args:
-        rate: requests a second; None lets all through.
-        clock: monotonic seconds.
-    """
-
-    def __init__(self, rate: float | None, clock: Callable[[], float]) -> None:
-        self._rate = rate
-        self._clock = clock
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def take(self, client: str) -> None:
-        """Count one request.
-
-        Raises:
-            ClientLimit: the client's bucket is empty.
-        """
-        if self._rate is None:
-            return
-        now, most = self._clock(), max(1.0, self._rate)
-        tokens, seen = self._buckets.pop(client, (most, now))
-        tokens = min(most, tokens + (now - seen) * self._rate)
-        allowed = tokens >= 1
-        self._buckets[client] = (tokens - 1 if allowed else tokens, now)
-        if len(self._buckets) > _CLIENTS:
-            self._buckets.popitem(last=False)
-        if not allowed:
-            raise ClientLimit(
-                f"more than {self._rate:g} requests a second; slow down",
-                retry_after=(1 - tokens) / self._rate,
-            )

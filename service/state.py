@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from service.catalog import WHOLE, Catalog
+from service.clients import ClientBuckets
 from service.features import FeatureStore
-from service.gate import ClientBuckets, Gate
+from service.gate import Gate
 from service.kept import Kept
 from service.line import Batch
 from service.metrics import Metrics

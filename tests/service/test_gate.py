@@ -6,7 +6,8 @@ from heapq import heappop, heappush
 import pytest
 
 from service.budget import ByteBudget
-from service.gate import ClientBuckets, Gate, work_of
+from service.clients import ClientBuckets
+from service.gate import Gate, work_of
 from service.problems import ClientLimit, Draining, Overloaded, Starting, UnreadableImage
 from service.scheduler import PROMPT_S
 from service.timings import Timings
@@ -176,9 +177,15 @@ def test_who_drips_takes_nobodys_place_and_is_waited_for_all_the_same() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("lag_s", [0.0, 0.1])
 @pytest.mark.parametrize("times", [1, 3, 10])
-def test_under_any_load_what_is_let_in_is_in_time_and_the_host_stays_busy(times: int) -> None:
-    """Two threads that need 8 ms a photo, a crowd that knows nothing of them."""
+def test_under_any_load_what_is_let_in_is_in_time_and_the_host_stays_busy(
+    times: int, lag_s: float
+) -> None:
+    """Two threads that need 8 ms a photo, a crowd that knows nothing of them.
+
+    A lag is what each waits for besides, however few they are: a loop busy with refusals.
+    """
     each_s, threads, deadline_s, seconds = 0.008, 2, 0.25, 20.0
     capacity = threads / each_s
     clock = Clock()
@@ -203,10 +210,11 @@ def test_under_any_load_what_is_let_in_is_in_time_and_the_host_stays_busy(times:
             continue
         begun = max(due, heappop(free))
         heappush(free, begun + each_s * rng.uniform(0.5, 1.5))
-        heappush(ends, (max(free), sent, due + deadline_s, stack))
+        end = max(free) + lag_s * rng.uniform(0.5, 1.5)
+        heappush(ends, (end, sent, due + deadline_s, stack))
     offered = min(times * capacity, capacity) * seconds
     assert good >= 0.9 * offered
-    assert late <= 0.02 * good
+    assert late <= (0.05 if lag_s else 0.02) * good
 
 
 def test_a_client_over_its_rate_is_refused_until_its_bucket_fills() -> None:
