@@ -47,7 +47,7 @@ class Metrics:
         )
         self.request_seconds = Histogram(
             "request_seconds",
-            "From headers to the last byte.",
+            "From headers to the last byte; refusals at the door are counted, not timed.",
             ["route"],
             buckets=_SECONDS,
             **shared,

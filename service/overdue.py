@@ -43,6 +43,10 @@ class Overdue:
         """Allow any time."""
         self._due.pop(who, None)
 
+    def __contains__(self, who: Waiting) -> bool:
+        """Whether it is waited for."""
+        return who in self._due
+
     def sweep(self) -> None:
         """Hang up on those whose time has come; look again while there are others."""
         now = self._clock()

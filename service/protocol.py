@@ -29,7 +29,7 @@ from service.state import State
 _WORK = frozenset((b"/pose", b"/heatmap"))
 """Paths on which a POST is work."""
 
-_DEADLINE = re.compile(rb"deadline_ms=(\d{1,5})(?:&|$)")
+_DEADLINE = re.compile(rb"(?:^|&)deadline_ms=(\d{1,5})(?:&|$)")
 """As most write it; any other way of writing it is judged by its route alone."""
 
 _CLOSE = "connection: close\r\n"
@@ -79,6 +79,9 @@ class BoundedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._in_headers and self._received > self._settings.header_bytes:
             self._refuse()
+        elif self._in_headers and not self._in_work and self not in self._overdue:
+            # uvicorn's own timer ended with these bytes, which need not have begun a request.
+            self._overdue.wait(self, self._settings.header_seconds)
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -106,9 +109,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Turn work away before anything is spent on it; whether the request may go on."""
         self._expected = None
         path, _, query = self.url.partition(b"?")
-        cycle: RequestResponseCycle | None = self.cycle
-        pipelined = cycle is not None and not cycle.response_complete
-        if pipelined or path not in _WORK or self.parser.get_method() != b"POST":
+        if self._in_work or path not in _WORK or self.parser.get_method() != b"POST":
             return True
         headers = dict(self.headers)
         size = declared_bytes(headers.get(b"content-length", b""))
@@ -121,7 +122,6 @@ class BoundedProtocol(HttpToolsProtocol):
         if refusal is None or b"origin" in headers:
             self._expected = work
             return True
-        self._state.metrics.turned_away("POST", path.decode(), refusal)
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         if (
             0 < size <= LINGER_BYTES
@@ -129,9 +129,10 @@ class BoundedProtocol(HttpToolsProtocol):
             and self.parser.should_keep_alive()
         ):
             self._turned_away = True
+            self._state.metrics.turned_away("POST", path.decode(), refusal)
             self.transport.write(_response(refusal, request_id_of(given)))
         else:
-            self._answer(refusal, given)
+            self._answer(refusal, given, method="POST", route=path.decode())
         return False
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
@@ -177,6 +178,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """An upgrade is an offer that a server may leave (RFC 9110): nothing to warn of."""
 
     @property
+    def _in_work(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and not cycle.response_complete
+
+    @property
     def _answering(self) -> bool:
         if self.cycle is None:
             return False
@@ -194,13 +200,16 @@ class BoundedProtocol(HttpToolsProtocol):
             )
         )
 
-    def _answer(self, problem: Problem, request_id: str = "") -> None:
+    def _answer(
+        self, problem: Problem, request_id: str = "", *, method: str = "other", route: str = "other"
+    ) -> None:
         """Say what is wrong, past the application, listen no more and hang up soon."""
         if self._parting or self.transport.is_closing():
             return
         if self.cycle is not None:
             self.cycle.disconnected = True  # for the application, which may be reading a body
             self.cycle.message_event.set()
+        self._state.metrics.turned_away(method, route, problem)
         self.transport.write(_response(problem, request_id_of(request_id), close=True))
         self.transport.write_eof()
         self._parting, self._received = True, 0

@@ -71,6 +71,17 @@ def test_two_hundred_dripping_connections_are_closed_and_cost_nobody_else() -> N
             assert sock.recv(1) == b""
 
 
+def test_an_empty_line_between_requests_holds_no_connection_open() -> None:
+    with running(FakeHouse(), header_seconds=0.5) as server, raw.connected(server) as sock:
+        request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        sock.settimeout(10)
+        for _ in range(2):
+            sock.sendall(request)
+            assert raw.answer(sock)[0] == 200
+            sock.sendall(b"\r\n")
+        assert sock.recv(1) == b""
+
+
 def test_who_sends_on_after_the_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.api.parting.LINGER_S", 0.1)
     with running(FakeHouse()) as server, raw.connected(server) as sock:
@@ -118,6 +129,32 @@ def test_a_refusal_arrives_though_the_client_sends_before_it_reads(
         assert answered == status
         assert json.loads(body)["status"] == status
         assert sock.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "code"),
+    [
+        (b"GET /healthz HTTP/1.1\r\nX: " + b"a" * 150_000, 431, "headers_too_large"),
+        (b"NONSENSE\r\n\r\n", 400, "bad_request"),
+    ],
+)
+def test_what_is_refused_unread_is_counted_once(
+    shared_server: Running, request_: bytes, status: int, code: str
+) -> None:
+    metrics = shared_server.state.metrics
+
+    def counted() -> tuple[float | None, float | None]:
+        get = metrics.registry.get_sample_value
+        labels = {"method": "other", "route": "other", "status": str(status)}
+        return get("subpose_requests_total", labels), get("subpose_problems_total", {"code": code})
+
+    requests, problems = (value or 0 for value in counted())
+    with raw.connected(shared_server) as sock:
+        sock.sendall(request_)
+        assert raw.answer(sock)[0] == status
+        sock.sendall(b"NONSENSE\r\n\r\n")
+        assert sock.recv(1) == b""
+    assert counted() == (requests + 1, problems + 1)
 
 
 def test_a_refused_small_body_does_not_cost_the_connection(shared_server: Running) -> None:

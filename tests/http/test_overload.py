@@ -315,6 +315,40 @@ def test_a_full_server_turns_work_away_at_the_door_and_keeps_the_connection(
         assert 'problems_total{code="overloaded"} 3.0' in counted
 
 
+def test_a_deadline_is_read_of_its_own_parameter_alone(house: FakeHouse) -> None:
+    body = photo()
+    with (
+        running(house) as server,
+        raw.connected(server) as held,
+        raw.connected(server) as other,
+    ):
+        hold(house)
+        held.sendall(head("/pose?detector=whole", body) + body)
+        assert house.engine.entered.acquire(timeout=30)
+        even(server, 2.0)
+        for query, status in (("xdeadline_ms=1", 422), ("deadline_ms=1", 503)):
+            other.sendall(head(f"/pose?{query}", body) + body)
+            assert raw.answer(other)[0] == status
+        house.engine.open.set()
+        assert raw.answer(held)[0] == 200
+
+
+def test_an_empty_line_while_a_request_is_in_work_costs_no_answer(house: FakeHouse) -> None:
+    body = photo()
+    with (
+        running(house, header_seconds=0.2) as server,
+        raw.connected(server) as held,
+    ):
+        hold(house)
+        held.sendall(head("/pose?detector=whole", body) + body)
+        assert house.engine.entered.acquire(timeout=30)
+        held.sendall(b"\r\n")
+        with raw.connected(server) as silent:
+            assert silent.recv(1) == b""
+        house.engine.open.set()
+        assert raw.answer(held)[0] == 200
+
+
 @pytest.mark.parametrize(
     ("length", "more"), [(2_000_000, ""), (900, "Expect: 100-continue\r\n")], ids=str
 )
