@@ -42,8 +42,8 @@ class RunLog:
         self._board: SummaryWriter | None = None
         if rank() == 0:
             path = experiment.folder / "log.csv"
-            self._columns = (*experiment.shape.heads, *validation_columns(experiment))
-            begin_log(path, step, self._columns)
+            columns = (*experiment.shape.heads, *validation_columns(experiment))
+            self._columns = begin_log(path, step, columns)
             self._file = path.open("a", newline="")
             # Events after the checkpoint, which are taken again, are hidden from then on.
             self._board = SummaryWriter(str(experiment.folder / "events"), purge_step=step + 1)
@@ -90,24 +90,28 @@ def validation_columns(experiment: Experiment) -> tuple[str, ...]:
     return tuple(f"{AP}{head}" for head in heads)
 
 
-def begin_log(log: Path, step: int, columns: Sequence[str] = HEADS) -> None:
+def begin_log(log: Path, step: int, columns: Sequence[str] = HEADS) -> tuple[str, ...]:
     """Make a log end with a step: what a run wrote after its last checkpoint is taken again.
 
     Args:
         log: `log.csv` of the run; made where there is none.
         step: of the checkpoint that the run goes on from, 0 for none.
         columns: beside step and seconds; those that are new are empty in the steps before.
+
+    Returns:
+        The columns that each line has from now on: those that were there, then the new ones.
     """
-    lines = log.read_text().splitlines()[1:] if log.exists() and step else []
-    # A line that was cut off comes after the checkpoint, whose writing flushed the log.
-    numbered = [line for line in lines if line.split(",")[0].isdigit()]
-    header = (*COLUMNS, *columns)
-    kept = [
-        line + "," * (len(header) - 1 - line.count(","))
-        for line in numbered
-        if int(line.split(",")[0]) <= step
-    ]
-    write_whole(log, "".join(f"{line}\n" for line in (",".join(header), *kept)))
+    before: list[str] = []
+    kept: list[list[str]] = []
+    if step and log.exists():
+        with log.open(newline="") as file:
+            before, *lines = list(csv.reader(file)) or [[]]
+        # A line that was cut off comes after the checkpoint, whose writing flushed the log.
+        kept = [line for line in lines if line and line[0].isdigit() and int(line[0]) <= step]
+    header = list(dict.fromkeys((*(before or COLUMNS), *columns)))
+    rows = [header, *(line + [""] * (len(header) - len(line)) for line in kept)]
+    write_whole(log, "".join(",".join(line) + "\n" for line in rows))
+    return tuple(header[len(COLUMNS) :])
 
 
 def read_log(log: Path) -> Log:

@@ -144,19 +144,23 @@ class Run:
         validation = Validation(experiment, self.device) if validating else None
         precision: dict[str, float] = {}
         started, first, self.waited = time.monotonic(), self.step, 0.0
+        validating_s = 0.0
         with progress_bar() as progress, RunLog(experiment, self.step) as log:
             task = progress.add_task("train", total=plan.steps, completed=self.step, note="")
             while self.step < plan.steps:
                 losses = self._take_step(stream)
+                said = note(losses)  # which waits for them: the step is over on a GPU too
+                seconds = time.monotonic() - started - validating_s
                 ended = self.step == plan.steps
                 measured = {}
                 if validation and (ended or self.step % plan.validate_every == 0):
+                    began = time.monotonic()
                     precision = measured = validation.measure(self.ema)
-                seconds = time.monotonic() - started
+                    validating_s += time.monotonic() - began
                 speed = (self.step - first) * plan.batch / seconds
                 log.write(self.step, seconds, losses, speed, measured)
                 line = (
-                    f"{note(losses)} {speed:.1f} crops/s, "
+                    f"{said} {speed:.1f} crops/s, "
                     f"{self.waited / seconds:.0%} waiting for data"
                     + "".join(f", {head} {ap:.3f} AP" for head, ap in precision.items())
                 )

@@ -27,6 +27,13 @@ def test_steps_after_the_last_checkpoint_are_taken_again(log: Path) -> None:
     assert training_seconds(read_log(log)) == 38
 
 
+def test_columns_that_are_no_longer_taken_stay_and_new_ones_follow(log: Path) -> None:
+    assert begin_log(log, 3, ["simcc", "ap_simcc"]) == (*HEADS, "ap_simcc")
+    assert begin_log(log, 2, HEADS[:1]) == (*HEADS, "ap_simcc")
+    lines = log.read_text().splitlines()
+    assert lines == [f"{HEADER},ap_simcc", "1,10.0,3,2,1,", "2,20.0,3,2,1,"]
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_a_run_that_begins_has_an_empty_log(log: Path, there: bool) -> None:
     if not there:

@@ -1,6 +1,7 @@
 import csv
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,38 @@ def test_a_run_logs_ap_when_it_is_due_and_at_its_end(
     # A resumed run that has begun to validate finds room for it in the log.
     begin_log(experiment.folder / "log.csv", 2, [*SHAPE.heads, *columns, "more"])
     assert np.isnan(read_log(experiment.folder / "log.csv")["more"]).tolist() == [True, True]
+
+
+def test_validation_is_no_part_of_the_seconds_that_steps_took(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+
+    def monotonic() -> float:
+        clock[0] += 1
+        return clock[0]
+
+    def measure(self: Validation, network: PoseNetwork) -> dict[str, float]:
+        clock[0] += 1000
+        return dict.fromkeys(SHAPE.heads, 0.5)
+
+    monkeypatch.setattr(Validation, "measure", measure)
+    monkeypatch.setattr("training.run.time", SimpleNamespace(monotonic=monotonic))
+    train(experiment)
+    assert read_log(experiment.folder / "log.csv")["seconds"].max() < 1000
+    assert clock[0] > 2000
+
+
+def test_a_run_that_goes_on_without_validation_keeps_the_log_s_columns(
+    experiment: Experiment,
+) -> None:
+    train(experiment)
+    plan = experiment.schedule.model_copy(update={"validate_every": 0, "steps": 4})
+    train(experiment.model_copy(update={"schedule": plan}))
+    log = read_log(experiment.folder / "log.csv")
+    assert np.isnan(log["ap_simcc"]).tolist() == [True, False, False, True]
+    with (experiment.folder / "log.csv").open() as file:
+        assert {len(line) for line in csv.reader(file)} == {2 + 2 * len(SHAPE.heads)}
 
 
 def _moved(content: dict[str, Any], people: list[int]) -> list[CocoRow]:
