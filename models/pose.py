@@ -17,6 +17,7 @@ from models.engines import Engine, Floats
 from models.features import Features
 from models.geometry import Box, CropGeometry
 from models.keypoints import KEYPOINT_SETS
+from models.lattice import Sample, within_crop
 from models.manifest import HeatmapSpec, NerpeSpec, SimccSpec
 from models.nerpe_field import NerpeField
 from models.nerpe_lattice import sample_lattice
@@ -236,7 +237,7 @@ class PoseModel:
         keypoints: Sequence[int] | None = None,
         exact: bool = False,
         check: Callable[[], None] = lambda: None,
-    ) -> Callable[[NDArray[np.floating], NDArray[np.floating]], Floats]:
+    ) -> Sample:
         """What draws a head's heatmaps, in parts if need be: the head itself has run by then.
 
         Returns:
@@ -247,7 +248,7 @@ class PoseModel:
         """
         self.checked(head)
         chosen = list(range(len(self.keypoints))) if keypoints is None else list(keypoints)
-        sample: Callable[[NDArray[np.floating], NDArray[np.floating]], Floats]
+        sample: Sample
         if head == "simcc":
             x, y = (to_numpy(part)[:, chosen] for part in self._simcc_logits(features))
             calibration = self.calibration(head)
@@ -264,20 +265,7 @@ class PoseModel:
                 joints=chosen,
                 exact=exact,
             )
-
-        def draw(columns: NDArray[np.floating], rows: NDArray[np.floating]) -> Floats:
-            inside_x = (columns >= -0.5) & (columns <= self.size[0] - 0.5)
-            inside_y = (rows >= -0.5) & (rows <= self.size[1] - 0.5)
-            result = np.zeros((len(features), len(chosen), len(rows), len(columns)), np.float32)
-            xs, ys = columns[inside_x], rows[inside_y]
-            if len(xs) and len(ys) and chosen:
-                values = sample(xs, ys)
-                result[:, :, inside_y[:, None] & inside_x] = values.reshape(
-                    *values.shape[:2], len(ys) * len(xs)
-                )
-            return result
-
-        return draw
+        return partial(within_crop, sample, self.size, (len(features), len(chosen)))
 
     def _simcc_logits(self, features: Features) -> tuple[Array, Array]:
         x, y = self.engine.head("simcc", _single(features.plain))
