@@ -15,12 +15,11 @@ import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 from rich.progress import track
 
 from models.bundle import file_digest
@@ -31,6 +30,7 @@ from training.data.annotations import LabelledPerson
 from training.data.images import read_image
 from training.errors import DataError
 from training.looks import Looks
+from training.pack_manifest import PackManifest, Shard, differs, digest_of, others
 from training.prepare import read_source
 from training.progress import console
 
@@ -41,38 +41,6 @@ QUALITY = 90
 """Of the JPEGs."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Shard(_Strict):
-    """A file of a pack."""
-
-    file: str
-    people: int
-    bytes: int
-    sha256: str
-
-
-class PackManifest(_Strict):
-    """A pack's `manifest.json`.
-
-    Attributes:
-        source: the set that was packed.
-        looks: the crops that it was packed for.
-        keypoints: the set of its joints.
-        maps: whether it has what the teachers saw.
-        shards: in order.
-    """
-
-    schema_version: Literal[1] = 1
-    source: DataSource
-    looks: Looks
-    keypoints: str
-    maps: bool
-    shards: tuple[Shard, ...]
-
-
 def write_packs(experiment: Experiment) -> Iterator[PackManifest]:
     """Pack each training set of an experiment into its `pack_folder`.
 
@@ -80,12 +48,13 @@ def write_packs(experiment: Experiment) -> Iterator[PackManifest]:
         OSError: there is nothing of the teachers yet: `prepare` runs them.
     """
     for number, source in enumerate(experiment.train):
-        maps = None
+        maps, teachers = None, tuple[str | None, ...]()
         if experiment.teachers is not None:
+            teachers = tuple(digest_of(path) for path in experiment.teachers.files)
             maps = np.load(experiment.teacher_file(number), mmap_mode="r")
         people = read_source(source).people
         folder = experiment.pack_folder(number)
-        yield write_pack(folder, source, people, maps, Looks.of(experiment))
+        yield write_pack(folder, source, people, maps, Looks.of(experiment), teachers)
 
 
 def write_pack(
@@ -94,6 +63,7 @@ def write_pack(
     people: list[LabelledPerson],
     maps: NDArray[np.floating] | None,
     looks: Looks,
+    teachers: tuple[str | None, ...] = (),
 ) -> PackManifest:
     """Write a pack, whole or not at all, in place of one that is there.
 
@@ -103,6 +73,7 @@ def write_pack(
         people: to pack.
         maps: (N, K, rows, columns), what teachers saw of them.
         looks: the crops to pack them for.
+        teachers: sha256 of each teacher's file.
 
     Raises:
         DataError: a photo cannot be read, or a person is larger than a shard.
@@ -112,8 +83,9 @@ def write_pack(
     draft.mkdir(parents=True)
     shards = _write_shards(draft, _samples(people, maps, looks))
     manifest = PackManifest(
-        source=source, looks=looks, keypoints=COCO17.name, maps=maps is not None, shards=shards
-    )
+        source=source, looks=looks, keypoints=COCO17.name, maps=maps is not None,
+        annotations_sha256=digest_of(source.annotations), teachers_sha256=teachers, shards=shards,
+    )  # fmt: skip
     (draft / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
@@ -249,7 +221,8 @@ def open_pack(experiment: Experiment, number: int) -> Pack:
     """The pack of an experiment's training set of that number.
 
     Raises:
-        DataError: it was packed of other people, or for other crops, than the experiment asks for.
+        DataError: it was packed of other people, by other teachers or for other crops than the
+            experiment asks for, as far as the files that it was made of are here to compare.
     """
     pack, source = Pack(experiment.pack_folder(number)), experiment.train[number]
     chosen = {"split", "unlabelled", "smallest"}
@@ -260,6 +233,12 @@ def open_pack(experiment: Experiment, number: int) -> Pack:
         reason = "other people of the set"
     elif experiment.teachers is not None and pack.maps is None:
         reason = "what teachers saw"
+    elif differs(source.annotations, packed.annotations_sha256):
+        reason = f"the people of {source.annotations} as it is now"
+    elif experiment.teachers is not None and others(
+        experiment.teachers.files, packed.teachers_sha256
+    ):
+        reason = "what these teachers saw"
     else:
         return pack
     raise DataError(f"{experiment.pack_folder(number)} lacks {reason}: pack it again")

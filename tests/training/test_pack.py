@@ -256,6 +256,38 @@ def test_a_pack_of_something_else_is_refused(
         training_data(experiment.model_copy(update=changes))
 
 
+def test_a_pack_of_another_file_is_refused_where_that_file_is_there(configure: Configure) -> None:
+    experiment = _packed(configure())
+    annotations = experiment.train[0].annotations
+    content = json.loads(annotations.read_text())
+    content["annotations"].pop()
+    annotations.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"lacks the people of .* as it is now: pack it again"):
+        open_pack(experiment, 0)
+    annotations.unlink()
+    assert len(open_pack(experiment, 0).people) == 3
+
+
+def test_a_pack_of_other_teachers_is_refused_where_they_are_there(
+    configure: Configure, tmp_path: Path
+) -> None:
+    teacher = tmp_path / "teacher.onnx"
+    teacher.write_bytes(b"one")
+    experiment = configure(teachers=Teachers(files=[teacher]))
+    experiment.folder.mkdir(parents=True)
+    np.save(experiment.teacher_file(0), np.zeros((3, 17, 64, 48), np.float16))
+    experiment = _packed(experiment)
+    assert open_pack(experiment, 0).maps is not None
+    teacher.write_bytes(b"another")
+    with pytest.raises(DataError, match="lacks what these teachers saw: pack it again"):
+        open_pack(experiment, 0)
+    teacher.unlink()
+    assert open_pack(experiment, 0).maps is not None
+    more = experiment.model_copy(update={"teachers": Teachers(files=[teacher, teacher])})
+    with pytest.raises(DataError, match="these teachers"):
+        open_pack(more, 0)
+
+
 def test_a_pack_serves_closer_looks_than_it_was_made_for(configure: Configure) -> None:
     experiment = _packed(configure())
     still = Augmentation(scale=0.1, rotation=0, shift=0, half_body=0)
