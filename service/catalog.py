@@ -74,24 +74,15 @@ def load_catalog(settings: Settings) -> Catalog:
         BundleError: a bundle is damaged, or a default is not there.
         EngineError: the engine or the device is missing.
     """
-    models: dict[str, PoseModel] = {}
+    poses: dict[str, Bundle] = {}
     detectors: dict[str, ServedDetector] = {}
     for folder in settings.bundles:
         for name, path in find_bundles(folder).items():
             bundle = load_bundle(path)
-            if name in models or name in detectors:
+            if name in poses or name in detectors:
                 raise BundleError(f"two bundles are named {name}; rename one's folder")
             if isinstance(bundle.manifest, PoseManifest):
-                engine = load_engine(
-                    bundle,
-                    engine=settings.engine,
-                    device=settings.device,
-                    threads=settings.threads,
-                    precision=settings.precision,
-                    notes=settings.engine_file,
-                    remote=Remote(settings.triton, settings.triton_seconds),
-                )
-                models[name] = PoseModel(bundle, engine)
+                poses[name] = bundle
             else:
                 detector = load_detector(
                     bundle,
@@ -100,13 +91,25 @@ def load_catalog(settings: Settings) -> Catalog:
                     threads=settings.threads,
                 )
                 detectors[name] = ServedDetector(name, detector, bundle)
-    if settings.model not in models:
-        known = ", ".join(models) or "none at all"
+    if settings.model not in poses:
+        known = ", ".join(poses) or "none at all"
         raise BundleError(
             f"SUBPOSE_MODEL: there is no pose bundle {settings.model!r}, only {known}"
         )
     detectors[WHOLE] = ServedDetector(WHOLE, load_detector(WHOLE), None)
     default = _default_detector(settings, detectors)
+    models = {}
+    for name, bundle in poses.items():  # last, as `auto` may time engines
+        engine = load_engine(
+            bundle,
+            engine=settings.engine,
+            device=settings.device,
+            threads=settings.threads,
+            precision=settings.precision,
+            notes=settings.engine_file,
+            remote=Remote(settings.triton, settings.triton_seconds),
+        )
+        models[name] = PoseModel(bundle, engine)
     logger.info("serving models %s, detectors %s", ", ".join(models), ", ".join(detectors))
     return Catalog(models, detectors, settings.model, default)
 

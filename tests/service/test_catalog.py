@@ -35,6 +35,15 @@ def test_a_default_that_is_not_there_is_refused_by_its_setting() -> None:
         load_catalog(Settings(detector="nobody"))
 
 
+@pytest.mark.parametrize("wrong", [{"model": "none"}, {"detector": "none"}])
+def test_defaults_are_judged_before_engines_are_loaded(
+    monkeypatch: pytest.MonkeyPatch, wrong: dict[str, str]
+) -> None:
+    monkeypatch.setattr(catalog, "load_engine", lambda *_, **__: pytest.fail("it may take long"))
+    with pytest.raises(BundleError, match="SUBPOSE_"):
+        load_catalog(Settings.model_validate(wrong))
+
+
 def test_a_folder_without_bundles_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="none at all"):
         load_catalog(Settings(bundles=(tmp_path,)))
