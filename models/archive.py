@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import zipfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from models.bundle import BundleError
+from models.bundle import BundleError, read_manifest
 
 LARGEST_BYTES = 2_000_000_000
-"""Of a file unpacked, about what an ONNX file can have."""
+"""Of all that is unpacked, about what an ONNX file can have."""
+
+LARGEST_MANIFEST_BYTES = 1_000_000
 
 MANIFEST, CARD = "manifest.json", "CARD.md"
 
@@ -25,14 +30,15 @@ class Archive:
         """Read its table of contents.
 
         Raises:
-            BundleError: it is no zip file.
+            BundleError: it is no zip file, or a damaged one.
         """
         self._file = file
-        try:
-            with zipfile.ZipFile(file) as opened:
-                self._members = [info.filename for info in opened.infolist() if not info.is_dir()]
-        except zipfile.BadZipFile as error:
-            raise BundleError(f"{file.name} is no zip file: {error}") from error
+        with self._opened() as opened:
+            self._members = [
+                info.filename
+                for info in opened.infolist()
+                if not info.is_dir() and not _of_macos(PurePosixPath(info.filename))
+            ]
 
     @property
     def manifest(self) -> str | None:
@@ -40,25 +46,32 @@ class Archive:
         found = [path for path in self._members if PurePosixPath(path).name == MANIFEST]
         return found[0] if len(found) == 1 else None
 
-    def unpack_bundle(self, draft: Path) -> None:
-        """Write the manifest and what lies beside it: graphs and the card.
+    def unpack_bundle(self, draft: Path, *, name: str | None = None) -> None:
+        """Write the manifest, and of what lies beside it what that names, and the card.
+
+        Args:
+            draft: an empty folder.
+            name: that the manifest gets in place of its own.
 
         Raises:
-            BundleError: a file is too large.
+            BundleError: it cannot be unpacked, is too large, or the manifest is none.
         """
-        manifest = self.manifest
-        assert manifest is not None
-        for path in self._members:
-            name = PurePosixPath(path)
-            ours = name.suffix == ".onnx" or name.name in (MANIFEST, CARD)
-            if ours and name.parent == PurePosixPath(manifest).parent:
-                self._write(path, draft)
+        path = self.manifest
+        assert path is not None
+        self._write([path], draft, LARGEST_MANIFEST_BYTES)
+        manifest = read_manifest(draft)
+        if name:
+            written = draft / MANIFEST
+            text = json.dumps(json.loads(written.read_bytes()) | {"name": name}, indent=2)
+            written.write_text(text + "\n")
+        beside = {str(PurePosixPath(path).parent / file) for file in (*manifest.files, CARD)}
+        self._write([member for member in self._members if member in beside], draft, LARGEST_BYTES)
 
     def unpack_network(self, folder: Path) -> Path:
         """Write its one ONNX file, as mmdeploy's zip files have it.
 
         Raises:
-            BundleError: it has none, or several.
+            BundleError: it has none, or several, or it cannot be unpacked.
         """
         found = [path for path in self._members if path.endswith(".onnx")]
         if len(found) != 1:
@@ -67,14 +80,37 @@ class Archive:
                 f"{self._file.name} holds {listed}; expected a bundle with its manifest.json, or "
                 "one ONNX file"
             )
-        return self._write(found[0], folder)
+        self._write(found, folder, LARGEST_BYTES)
+        return folder / PurePosixPath(found[0]).name
 
-    def _write(self, path: str, folder: Path) -> Path:
-        target = folder / PurePosixPath(path).name
-        with zipfile.ZipFile(self._file) as opened:
-            if opened.getinfo(path).file_size > LARGEST_BYTES:
-                raise BundleError(f"{self._file.name}: {path} is over {LARGEST_BYTES} bytes")
-            # No more is ever read than the size that is stated.
-            with opened.open(path) as source, target.open("wb") as written:
-                shutil.copyfileobj(source, written)
-        return target
+    def _write(self, paths: Collection[str], folder: Path, largest: int) -> None:
+        with self._opened() as opened:
+            # No more is ever read of a member than the size that is stated.
+            if sum(opened.getinfo(path).file_size for path in paths) > largest:
+                listed = ", ".join(paths)
+                raise BundleError(f"{self._file.name}: {listed} would be over {largest} bytes")
+            for path in paths:
+                target = folder / PurePosixPath(path).name
+                with opened.open(path) as source, target.open("wb") as written:
+                    shutil.copyfileobj(source, written)
+
+    @contextmanager
+    def _opened(self) -> Iterator[zipfile.ZipFile]:
+        try:
+            with zipfile.ZipFile(self._file) as opened:
+                yield opened
+        except BundleError:
+            raise
+        except Exception as error:  # zipfile and what it unpacks with have no common base
+            if isinstance(error, OSError) and error.errno:  # the disk's, not bzip2's
+                raise
+            reason = str(error) or type(error).__name__
+            raise BundleError(
+                f"{self._file.name} cannot be unpacked, the zip is damaged or of a kind that is "
+                f"not read here: {reason}"
+            ) from error
+
+
+def _of_macos(path: PurePosixPath) -> bool:
+    """Whether it holds what macOS knows of another file, under nearly its name."""
+    return path.parts[:1] == ("__MACOSX",) or path.name.startswith("._")

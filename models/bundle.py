@@ -72,6 +72,30 @@ def load_bundle(path: Path) -> Bundle:
         BundleError: no manifest, one that does not fit the schema, a file that is missing, lies
             outside the folder or does not have the digest that the manifest states.
     """
+    manifest = read_manifest(path)
+    for name, stated in manifest.files.items():
+        try:
+            found = file_digest(path / name)
+        except OSError as error:
+            raise BundleError(f"{path.name}: {name} cannot be read ({error.strerror})") from error
+        if found != stated:
+            raise BundleError(
+                f"{path.name}: {name} has sha256 {found}, the manifest says {stated}; "
+                "fetch or export the bundle again"
+            )
+    return Bundle(path, manifest, weights_digest(manifest))
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read what a bundle says of itself, its files unseen.
+
+    Args:
+        path: the bundle's folder.
+
+    Raises:
+        BundleError: no manifest, one that does not fit the schema, or a file of it lies outside
+            the folder.
+    """
     source = path / "manifest.json"
     try:
         text = source.read_bytes()
@@ -85,19 +109,10 @@ def load_bundle(path: Path) -> Bundle:
             for problem in error.errors()
         )
         raise BundleError(f"{path.name}/manifest.json: {problems}") from error
-    for name, stated in manifest.files.items():
+    for name in manifest.files:
         if Path(name).name != name or "\0" in name:
             raise BundleError(f"{path.name}: file {name!r} is not a plain name inside the bundle")
-        try:
-            found = file_digest(path / name)
-        except OSError as error:
-            raise BundleError(f"{path.name}: {name} cannot be read ({error.strerror})") from error
-        if found != stated:
-            raise BundleError(
-                f"{path.name}: {name} has sha256 {found}, the manifest says {stated}; "
-                "fetch or export the bundle again"
-            )
-    return Bundle(path, manifest, weights_digest(manifest))
+    return manifest
 
 
 def weights_digest(manifest: Manifest) -> str:

@@ -14,7 +14,7 @@ from models.codecs.heatmap import HeatmapDecode
 from models.codecs.simcc import SimccDecode
 from models.foreign import ForeignNetwork
 from models.geometry import CropMatrix, Size
-from models.install import drafting, install
+from models.install import drafting, free_place, install
 from models.keypoints import KEYPOINT_SETS, KeypointSet
 from models.manifest import (
     CropSpec,
@@ -47,7 +47,8 @@ class Told:
         matrix: how boxes become crops, and, of heatmaps, how cells lie on them.
         padding: of the box.
         sigma: of the labels, in bins or cells.
-        beta: of SimCC: times the logits before the softmax; 0 where labels were distributions.
+        beta: of SimCC: times the logits before the softmax; 0 where labels were distributions;
+            RTMPose's where it is not told.
         blur: DARK's kernel in cells.
         decode: the default.
     """
@@ -63,7 +64,7 @@ class Told:
     matrix: CropMatrix = "legacy"
     padding: float = 1.25
     sigma: tuple[float, float] | None = None
-    beta: float = RTMPOSE_BETA
+    beta: float | None = None
     blur: int | None = None
     decode: HeatmapDecode | SimccDecode | None = None
 
@@ -90,6 +91,7 @@ def import_network(
             taken; nothing is written then.
         EngineError: ONNX Runtime does not run it.
     """
+    free_place(told.name, folder, among=among, replace=replace)  # before what takes long
     chosen = None if told.keypoints is None else _named(told.keypoints)
     counts = {len(keypoints) for keypoints in ([chosen] if chosen else KEYPOINT_SETS.values())}
     network = ForeignNetwork(file, counts=counts, size=told.size, outputs=told.outputs)
@@ -99,7 +101,7 @@ def import_network(
             f"{file.name} answers {network.joints} keypoints, {keypoints.name} has {len(keypoints)}"
         )
     heads = _heads(network, told)
-    with drafting(folder) as draft:
+    with drafting(folder, file.name) as draft:
         open_batch = write_graphs(network, draft, told.pixels)
         manifest = PoseManifest(
             schema_version=1,
@@ -186,13 +188,15 @@ def _heads(network: ForeignNetwork, told: Told) -> Heads:
                 graph=HEAD,
                 split=x / network.size[0],
                 sigma=told.sigma or (round(x**0.5 / 4, 2), round(y**0.5 / 4, 2)),
-                beta=told.beta or None,
+                beta=(RTMPOSE_BETA if told.beta is None else told.beta) or None,
                 decode=told.decode or "argmax",
             )
         )
     _, rows, columns = network.shapes[0]
     if told.decode not in (None, "dark", "quarter", "argmax"):
         raise BundleError("it is a heatmap head: --decode dark, quarter or argmax")
+    if told.beta is not None or (told.sigma and told.sigma[0] != told.sigma[1]):
+        raise BundleError("it is a heatmap head: no --beta; --sigma of one number, in cells")
     sigma = told.sigma[0] if told.sigma else max(rows, columns) / 32
     return Heads(
         heatmap=HeatmapSpec(
@@ -201,7 +205,7 @@ def _heads(network: ForeignNetwork, told: Told) -> Heads:
             height=rows,
             grid=told.matrix,
             sigma=sigma,
-            blur=told.blur or 2 * round(3 * sigma) - 1,
+            blur=told.blur or max(1, 2 * round(3 * sigma) - 1),
             decode=told.decode or "dark",
         )
     )

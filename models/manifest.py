@@ -5,10 +5,21 @@ from __future__ import annotations
 import datetime
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    TypeAdapter,
+    field_validator,
+    model_validator,
+)
 
 from models.calibration import Calibration
 from models.keypoints import KEYPOINT_SETS
+
+NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+"""Of a bundle: what is safe in a path, a URL and a label."""
 
 
 class _Strict(BaseModel):
@@ -54,7 +65,7 @@ class SimccSpec(_HeadSpec):
     """Graph: features -> logits x (B, K, W*split), y (B, K, H*split)."""
 
     split: float = Field(ge=1)
-    sigma: tuple[float, float] = Field(description="of the labels in bins, x and y")
+    sigma: tuple[PositiveFloat, PositiveFloat] = Field(description="of the labels in bins, x and y")
     beta: float | None = Field(
         None,
         gt=0,
@@ -118,7 +129,7 @@ class Provenance(_Strict):
 
 class _Manifest(_Strict):
     schema_version: Literal[1]
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    name: str = Field(pattern=NAME)
     input: InputSpec
     files: dict[str, str] = Field(description="sha256 of every file of weights")
     licence: str

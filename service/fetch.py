@@ -34,7 +34,11 @@ _HANDLERS = (
 
 def is_url(source: str) -> bool:
     """Whether it is one that `fetch` takes."""
-    return source.startswith(("http://", "https://"))
+    try:
+        parts = urlsplit(source)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def path_of(url: str) -> Path:
@@ -44,8 +48,7 @@ def path_of(url: str) -> Path:
 
 def without_secrets(url: str) -> str:
     """Where it leads, less what only who fetches it may know: a password, a signed query."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    return re.sub(r"//[^/?#]*@", "//", re.split(r"[?#]", url)[0])
 
 
 def fetch(
@@ -66,6 +69,9 @@ def fetch(
     Raises:
         BundleError: it cannot be had, is too large, or is another file.
     """
+    shown = without_secrets(url)
+    if "@" in urlsplit(url).netloc:
+        raise BundleError(f"{shown}: no user or password is sent; download it and import the file")
     opener = urllib.request.OpenerDirector()
     for handler in _HANDLERS:
         opener.add_handler(handler())
@@ -76,17 +82,18 @@ def fetch(
         with opener.open(url, timeout=TIMEOUT_S) as response, draft.open("wb") as written:
             total = int(response.headers.get("Content-Length") or 0)
             if total > largest_bytes:
-                raise BundleError(f"{url} has {total} bytes, over --largest-mb")
-            found = _copy(response, written, total, largest_bytes, console)
+                raise BundleError(f"{shown} has {total} bytes, over --largest-mb")
+            found = _copy(response, written, shown, total, largest_bytes, console)
         if found != sha256.lower():
-            raise BundleError(f"{url} has sha256 {found}, not {sha256}: it is another file")
+            raise BundleError(f"{shown} has sha256 {found}, not {sha256}: it is another file")
         return draft.rename(target)
     except HTTPError as error:
         error.close()
-        raise BundleError(f"{url}: {error.code} {error.reason}") from error
+        said = str(error.reason).partition("\n")[0]  # a loop's goes on
+        raise BundleError(f"{shown}: {error.code} {said}") from error
     except (URLError, HTTPException, ValueError, TimeoutError, ConnectionError) as error:
         reason = error.reason if isinstance(error, URLError) else error
-        raise BundleError(f"{url} cannot be fetched: {reason}") from error
+        raise BundleError(f"{shown} cannot be fetched: {reason}") from error
     finally:
         draft.unlink(missing_ok=True)
 
@@ -94,6 +101,7 @@ def fetch(
 def _copy(
     response: HTTPResponse,
     written: BinaryIO,
+    shown: str,
     total: int,
     largest_bytes: int,
     console: Console | None,
@@ -107,9 +115,9 @@ def _copy(
         while chunk := source.read(CHUNK):
             size += len(chunk)
             if size > largest_bytes:
-                raise BundleError("the file goes on beyond --largest-mb")
+                raise BundleError(f"{shown} goes on beyond --largest-mb")
             digest.update(chunk)
             written.write(chunk)
     if total and size != total:
-        raise BundleError(f"the file ends after {size} of {total} bytes")
+        raise BundleError(f"{shown} ends after {size} of {total} bytes")
     return digest.hexdigest()

@@ -217,7 +217,7 @@ class Settings(BaseSettings):
         if not url.get_secret_value().startswith(schemes):
             raise ValueError(f"not one of {', '.join(schemes)}")
         if find_spec("redis") is None:
-            raise ValueError("needs the extra `redis`: pip install 'subpose[redis]'")
+            raise ValueError("needs the extra `redis`: pip install -e '.[cpu,redis]'")
         return url
 
     @field_validator("otlp_url")
@@ -228,7 +228,7 @@ class Settings(BaseSettings):
         if not url.startswith(("http://", "https://")):
             raise ValueError("not an address of OTLP over HTTP, such as http://host:4318/v1/traces")
         if find_spec("opentelemetry") is None or find_spec("opentelemetry.exporter") is None:
-            raise ValueError("needs the extra `otel`: pip install 'subpose[otel]'")
+            raise ValueError("needs the extra `otel`: pip install -e '.[cpu,otel]'")
         return url
 
     @property

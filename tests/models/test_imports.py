@@ -10,6 +10,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from models.bundle import Bundle, BundleError, load_bundle
 from models.engines import load_engine
@@ -169,9 +170,9 @@ def test_where_two_sets_are_as_large_it_is_chosen(tmp_path: Path) -> None:
     file = simcc_network(tmp_path / "s.onnx", joints=14)
     with pytest.raises(BundleError, match="choose --keypoints lsp14 or crowdpose14"):
         bring(file)
-    assert bring(file, keypoints="crowdpose14").keypoints.name == "crowdpose14"
     with pytest.raises(BundleError, match="answers 14 keypoints, coco17 has 17"):
         bring(file, keypoints="coco17")
+    assert bring(file, keypoints="crowdpose14").keypoints.name == "crowdpose14"
 
 
 def test_axes_are_told_by_their_names_where_these_say_it(tmp_path: Path) -> None:
@@ -198,6 +199,23 @@ def test_labels_are_mmpose_s_where_nothing_else_is_told(tmp_path: Path) -> None:
     heatmap = bring(heatmap_network(tmp_path / "h.onnx"), name="h").manifest.heads.heatmap
     assert heatmap is not None
     assert (heatmap.sigma, heatmap.blur, heatmap.decode) == (0.5, 3, "dark")
+
+
+def test_narrow_labels_have_no_kernel(tmp_path: Path) -> None:
+    file = heatmap_network(tmp_path / "h.onnx")
+    heatmap = bring(file, sigma=(0.1, 0.1)).manifest.heads.heatmap
+    assert heatmap is not None
+    assert heatmap.blur == 1
+
+
+@pytest.mark.parametrize("told", [{"name": "A b"}, {"blur": 4}, {"sigma": (0.0, 1.0)}])
+def test_what_is_told_is_judged_before_graphs_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("models.imports.write_graphs", lambda *_: pytest.fail("it takes long"))
+    made = heatmap_network if "blur" in told else simcc_network
+    with pytest.raises((BundleError, ValidationError)):
+        bring(made(tmp_path / "x.onnx"), **told)
 
 
 def test_a_network_of_any_size_is_told_one(tmp_path: Path) -> None:
@@ -260,6 +278,8 @@ def _empty(path: Path) -> Path:
         (lambda path: simcc_network(path), {"outputs": ["heat"]}, "no output 'heat'; it answers"),
         (lambda path: simcc_network(path), {"size": (192, 256)}, "not crops of 192x256"),
         (lambda path: simcc_network(path), {"decode": "dark"}, "argmax or expectation"),
+        (lambda path: heatmap_network(path), {"sigma": (1.0, 2.0)}, "--sigma of one number"),
+        (lambda path: heatmap_network(path), {"beta": 10.0}, "heatmap head: no --beta"),
         (lambda path: heatmap_network(path), {"decode": "expectation"}, "dark, quarter or argmax"),
         (lambda path: simcc_network(path), {"keypoints": "coco18"}, "'coco18' is not one of"),
         (

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 import subprocess
 import sys
 import threading
@@ -15,7 +16,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from models.bundle import BUNDLES, load_bundle
+from service.catalog import load_catalog
 from service.cli import app
+from service.cli.options import settings_of
 from tests.models.elsewhere import heatmap_network, simcc_network
 
 SAID = ("--licence", "Apache-2.0", "--source", "a test")
@@ -46,6 +49,10 @@ class Quiet(SimpleHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", "file:///etc/hostname")
             self.end_headers()
+        elif self.path == "/round":
+            self.send_response(302)
+            self.send_header("Location", "/round")
+            self.end_headers()
         elif self.path == "/endless":
             self.send_response(200)
             self.end_headers()
@@ -63,9 +70,14 @@ class Quiet(SimpleHTTPRequestHandler):
             super().do_GET()
 
 
+class Server(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        pass  # that a client leaves is what is tested; its stderr is the command's here
+
+
 @pytest.fixture
 def url(files: Path) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=files))
+    server = Server(("127.0.0.1", 0), partial(Quiet, directory=files))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -94,6 +106,7 @@ def bundle_zip(path: Path, name: str = "theirs", prefix: str = "theirs/") -> Pat
             archive.write(file, prefix + file.name)
         archive.writestr(f"{prefix}CARD.md", "# theirs")
         archive.writestr(f"{prefix}run.sh", "echo no")
+        archive.writestr(f"{prefix}stray.onnx", "named by no manifest")
     return path
 
 
@@ -174,18 +187,41 @@ def test_a_network_is_pulled_and_says_where_it_came_from(files: Path, url: str, 
         ("none.zip", ("--sha256", "0" * 64), "404"),
         ("to-a-file", ("--sha256", "0" * 64), "is not allowed"),
         ("endless", ("--sha256", "0" * 64, "--largest-mb", "5"), "beyond --largest-mb"),
-        ("cut-off", ("--sha256", "0" * 64), "ends after 10 of 1000 bytes"),
+        ("cut-off", ("--sha256", "0" * 64), "/cut-off ends after 10 of 1000 bytes"),
+        ("round", ("--sha256", "0" * 64), "infinite loop"),
+        ("theirs.zip?signature=secret", ("--sha256", "0" * 64), "/theirs.zip has sha256"),
+        ("none.zip?signature=secret", ("--sha256", "0" * 64), "/none.zip: 404"),
     ],
 )
 def test_what_is_not_the_file_that_is_meant_is_not_kept(
     files: Path, url: str, own: Path, path: str, more: tuple[str, ...], said: str
 ) -> None:
     bundle_zip(files / "theirs.zip")
-    assert said in models("pull", f"{url}/{path}", *more, code=2).stderr
+    stderr = models("pull", f"{url}/{path}", *more, code=2).stderr
+    assert said in stderr
+    assert stderr.count("\n") == 1
+    assert "secret" not in stderr
     assert not own.exists()
 
 
-@pytest.mark.parametrize("source", ["ftp://127.0.0.1/a.zip", "file:///etc/hostname"])
+def test_a_scheme_is_read_in_any_case(files: Path, url: str, own: Path) -> None:
+    file = bundle_zip(files / "theirs.zip")
+    models("pull", f"{url.upper()}/theirs.zip", "--sha256", digest(file))
+    assert load_bundle(own / "theirs").manifest.name == "theirs"
+
+
+def test_a_password_is_refused_and_not_printed(files: Path, url: str) -> None:
+    file = bundle_zip(files / "theirs.zip")
+    secret = url.replace("//", "//someone:hunter2@")
+    refused = models("pull", f"{secret}/theirs.zip", "--sha256", digest(file), code=2)
+    assert f"{url}/theirs.zip: no user or password is sent" in refused.stderr
+    elsewhere = models("pull", "ftp://someone:hunter2@host/a.zip", code=2)
+    assert "hunter2" not in refused.stderr + elsewhere.stderr
+
+
+@pytest.mark.parametrize(
+    "source", ["ftp://127.0.0.1/a.zip", "file:///etc/hostname", "http://[::1/a.zip"]
+)
 def test_only_http_is_fetched(source: str) -> None:
     refused = models("pull", source, "--sha256", "0" * 64, code=2)
     assert "only http and https" in refused.stderr
@@ -220,9 +256,65 @@ def test_a_damaged_bundle_leaves_nothing_behind(files: Path, own: Path) -> None:
                 worse.writestr(info, archive.read(info))
     assert "simcc.onnx cannot be read" in models("import", files / "worse.zip", code=2).stderr
     assert not list(own.iterdir())
-    assert "has its own" in models("import", file, "--name", "mine", code=2).stderr
+    broken = bundle_zip(files / "broken.zip", name="No Name")
+    # As the user knows it, not as the folder of the draft.
+    assert "broken.zip/manifest.json: pose.name" in models("import", broken, code=2).stderr
+    assert not list(own.iterdir())
+
+
+def test_a_bundle_whose_name_is_taken_gets_another(files: Path, own: Path) -> None:
     taken = bundle_zip(files / "taken.zip", name="person-n")
-    assert "has that name already" in models("import", taken, code=2).stderr
+    assert "choose another --name" in models("import", taken, code=2).stderr
+    models("import", taken, "--name", "mine")
+    assert load_bundle(own / "mine").manifest.name == "mine"
+
+
+def test_a_bundle_is_told_nothing_of_networks(files: Path, own: Path) -> None:
+    file = bundle_zip(files / "theirs.zip")
+    refused = models("import", file, "--sigma", "6", "--channels", "RGB", code=2)
+    assert "--channels, --sigma: theirs.zip holds a bundle" in refused.stderr
+    assert not own.exists()
+
+
+def test_a_folder_is_the_same_however_it_is_spelt(files: Path, own: Path) -> None:
+    # Told relatively, the folder of the committed bundles once took a second pose-s.
+    taken = bundle_zip(files / "taken.zip", name="pose-s")
+    own.mkdir(parents=True)
+    for to in ("home/subpose/bundles", "home/subpose/../subpose/bundles", "elsewhere"):
+        refused = models("import", taken, "--to", to, code=2)
+        assert "has that name already" in refused.stderr
+    said = models("import", taken, "--to", "home/subpose/bundles", "--name", "mine").stderr
+    assert "--bundles" not in said
+    assert load_bundle(own / "mine").manifest.name == "mine"
+
+
+def test_the_line_that_is_said_to_serve_it_does(files: Path) -> None:
+    file = simcc_network(files / "s.onnx")
+    said = models("import", file, *SAID, "--to", "more of them").stderr
+    words = shlex.split(said.rpartition("Serve it: ")[2])
+    assert words[:2] == ["subpose", "serve"]
+    flags = list(zip(words[2::2], words[3::2], strict=True))
+    settings = settings_of(
+        bundles=[Path(value) for flag, value in flags if flag == "--bundles"],
+        engine="onnxruntime",
+        **{flag.removeprefix("--"): value for flag, value in flags if flag != "--bundles"},
+    )
+    catalog = load_catalog(settings)
+    assert catalog.default_model == "s"
+    assert {"s", "pose-s"} <= set(catalog.models)
+    assert catalog.default_detector == "person-n"
+
+
+@pytest.mark.parametrize("length", [0.5, 0.9])
+def test_a_zip_that_was_cut_short_is_said_to_be_damaged(files: Path, length: float) -> None:
+    whole = bundle_zip(files / "whole.zip").read_bytes()
+    (files / "cut.zip").write_bytes(whole[: int(len(whole) * length)])
+    refused = models("import", files / "cut.zip", *SAID, code=2)
+    assert "cut.zip cannot be unpacked, the zip is damaged" in refused.stderr
+
+
+def test_a_folder_is_no_file(files: Path) -> None:
+    assert "is a folder: give a file" in models("import", files, code=2).stderr
 
 
 def test_an_archive_of_neither_is_refused(files: Path) -> None:
@@ -242,7 +334,12 @@ def test_an_archive_of_neither_is_refused(files: Path) -> None:
         ((*SAID, "--mean", "1,2"), "--mean: '1,2' is not three numbers"),
         ((*SAID, "--std", "0,1,1"), "--std"),
         ((*SAID, "--sigma", "wide"), "--sigma: 'wide' is not one number"),
-        ((*SAID, "--name", "A b"), "name"),
+        ((*SAID, "--sigma", "nan"), "--sigma: nan is no finite number"),
+        ((*SAID, "--sigma", "4,0"), "--sigma: '4,0' is not above 0"),
+        ((*SAID, "--std", "nan,1,1"), "--std: nan is no finite number"),
+        ((*SAID, "--mean", "0,inf,0"), "--mean: inf is no finite number"),
+        ((*SAID, "--beta", "inf"), "--beta: inf is no finite number"),
+        ((*SAID, "--name", "A b"), "--name: 'A b' is not lower-case letters"),
         ((*SAID, "--sha256", "0" * 64), "it is another file"),
         ((*SAID, "--keypoints", "coco18"), "'coco18' is not one of coco17"),
     ],
@@ -267,6 +364,6 @@ def test_without_onnx_the_extra_is_named_and_bundles_still_come(files: Path, own
     file = simcc_network(files / "s.onnx")
     refused = subprocess.run([*command, file, *SAID], capture_output=True, text=True, check=False)
     assert refused.returncode == 2
-    assert "pip install 'subpose[import]'" in refused.stderr
+    assert "pip install -e '.[cpu,import]'" in refused.stderr
     subprocess.run([*command, bundle_zip(files / "theirs.zip")], check=True, capture_output=True)
     assert (own / "theirs").is_dir()
