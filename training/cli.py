@@ -258,6 +258,17 @@ def sweep(bundle: BundleName = "pose-s", data: Data = DATA) -> None:
 
 
 @app.command()
+def study(config: Config) -> None:
+    """Train heatmap, SimCC and NerPE alone on equal terms, measure and compare them; resumable."""
+    from training.study.config import load_study
+    from training.study.run import run_study
+
+    recipe = f"{config.parent.name}/{config.name}"
+    for path in run_study(load_study(config), recipe):
+        typer.echo(path)
+
+
+@app.command()
 def card(
     config: Config,
     data: Data = DATA,

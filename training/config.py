@@ -116,7 +116,10 @@ class Experiment(_Strict):
     name: str
     seed: int = 0
     runs: Path = Field(Path("runs"), description="where checkpoints, logs and packs go")
-    start: Path | None = Field(None, description="PP-TinyPose's safetensors, or a checkpoint")
+    start: Path | None = Field(
+        None, description="a checkpoint, or safetensors: PP-TinyPose's, or of timm's classifier"
+    )
+    held: int = Field(0, ge=0, description="first stages of a timm trunk that stay as they are")
     fold: bool = Field(True, description="train the encoder with its batch norm folded")
     threads: int | None = None
     workers: int = 1

@@ -65,10 +65,14 @@ def export_bundle(
     fold_batch_norm(network)
     network.requires_grad_(False)
     shape = network.shape
-    if set(shape.heads) != set(HEADS) or shape.simcc_labels.kind != "gaussian":
+    if "simcc" in shape.heads and shape.simcc_labels.kind != "gaussian":
         raise ExportError(
-            f"a bundle has the heads {', '.join(HEADS)}, SimCC's with Gaussian labels: this "
-            f"network has {', '.join(shape.heads)}, with {shape.simcc_labels.kind} ones"
+            "a manifest describes SimCC's Gaussian labels: this network was trained with "
+            f"{shape.simcc_labels.kind} ones"
+        )
+    if serving.default_head not in shape.heads:
+        raise ExportError(
+            f"the default head {serving.default_head} is not one of {', '.join(shape.heads)}"
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as temporary:
@@ -111,7 +115,7 @@ def export_bundle(
 
 def _head_specs(network: PoseNetwork, serving: Serving) -> Heads:
     shape, codec = network.shape, network.heatmap_codec
-    return Heads(
+    specs = Heads(
         simcc=SimccSpec(
             graph="simcc.onnx",
             split=shape.simcc_split,
@@ -138,20 +142,15 @@ def _head_specs(network: PoseNetwork, serving: Serving) -> Heads:
             resolution=serving.resolution,
         ),
     )
+    return specs.model_copy(update={name: None for name in HEADS if name not in shape.heads})
 
 
 def _export_graphs(network: PoseNetwork, folder: Path) -> tuple[int, ...]:
-    """Write the five graphs; returns the features' shape without the batch."""
+    """Write the encoder's graph and its heads'; returns the features' shape without the batch."""
     random = torch.Generator().manual_seed(0)
     width, height = network.shape.size
     crops = torch.randint(0, 256, (3, height, width, 3), generator=random, dtype=torch.uint8)
     features = network.encode(crops)
-    cells = network.nerpe.cells(features)
-    points = torch.rand((3, 40, 2), generator=random) * 2 - 1
-    # The centres of the first and of the last cell, where the ensemble's weights are at an edge.
-    columns, rows = network.nerpe.columns, network.nerpe.rows
-    last = torch.tensor([columns - 1, rows - 1]) / max(columns, rows)
-    points[:, 0], points[:, 1] = -last, last
     batch = torch.export.Dim("batch", min=1, max=4096)
     queries = torch.export.Dim("queries", min=1, max=1 << 22)
     one: tuple[dict[int, object], ...] = ({0: batch},)
@@ -177,8 +176,18 @@ def _export_graphs(network: PoseNetwork, folder: Path) -> tuple[int, ...]:
     if isinstance(network.encoder, TinyPoseTrunk):
         served = FoldedEncoder(network.normalise, network.encoder).eval()
     graph("encoder", network.encode, {"crops": crops}, ["features"], served=served)
-    graph("simcc", network.simcc, {"features": features}, ["x", "y"])
-    graph("heatmap", network.heatmap, {"features": features}, ["maps"])
+    if "simcc" in network.shape.heads:
+        graph("simcc", network.simcc, {"features": features}, ["x", "y"])
+    if "heatmap" in network.shape.heads:
+        graph("heatmap", network.heatmap, {"features": features}, ["maps"])
+    if "nerpe" not in network.shape.heads:
+        return tuple(features.shape[1:])
+    cells = network.nerpe.cells(features)
+    points = torch.rand((3, 40, 2), generator=random) * 2 - 1
+    # The centres of the first and of the last cell, where the ensemble's weights are at an edge.
+    columns, rows = network.nerpe.columns, network.nerpe.rows
+    last = torch.tensor([columns - 1, rows - 1]) / max(columns, rows)
+    points[:, 0], points[:, 1] = -last, last
     graph("nerpe-cells", network.nerpe.cells, {"features": features}, ["cells"])
     graph(
         "nerpe-field",

@@ -53,12 +53,12 @@ def table(rows: Sequence[Figures]) -> str:
     """Markdown: one table of figures of the same split, the main one with its interval."""
     first, *others = [name for name in _SHOWN if name in rows[0].metrics]
     titles = [_SHOWN[name] for name in others]
-    lines = [_line("head", "decode", first, "95 %", *titles), "|---" * (len(others) + 4) + "|"]
+    lines = [table_line("head", "decode", first, "95 %", *titles), "|---" * (len(others) + 4) + "|"]
     for row in rows:
         low, high = row.interval
         rest = (f"{row.metrics[name]:.3f}" for name in others)
         main = f"**{row.metrics[first]:.3f}**"
-        lines.append(_line(row.head, _decode(row), main, f"{low:.3f} to {high:.3f}", *rest))
+        lines.append(table_line(row.head, _decode(row), main, f"{low:.3f} to {high:.3f}", *rest))
     return "\n".join(lines)
 
 
@@ -66,30 +66,31 @@ def _decode(row: Figures | Deviation) -> str:
     return row.decode if row.resolution is None else f"{row.decode}, {row.resolution}"
 
 
-def _line(*cells: str) -> str:
+def table_line(*cells: str) -> str:
+    """Markdown: one row."""
     return f"| {' | '.join(cells)} |"
 
 
 def equivariance_table(deviations: Sequence[Deviation]) -> str:
     """Markdown: a row for each head and decode, median and 90th percentile of each move."""
     moves = list(dict.fromkeys(deviation.move for deviation in deviations))
-    lines = [_line("head", "decode", *moves), "|---" * (len(moves) + 2) + "|"]
+    lines = [table_line("head", "decode", *moves), "|---" * (len(moves) + 2) + "|"]
     rows: dict[tuple[str, str], dict[str, Deviation]] = {}
     for each in deviations:
         rows.setdefault((each.head, _decode(each)), {})[each.move] = each
     for how, row in rows.items():
         cells = (f"{row[move].median_px:.2f} / {row[move].p90_px:.2f}" for move in moves)
-        lines.append(_line(*how, *cells))
+        lines.append(table_line(*how, *cells))
     return "\n".join(lines)
 
 
 def sweep_table(trials: Sequence[Trial]) -> str:
     """Markdown: AP by value of each choice."""
-    lines = [_line("head", "decode", "choice", "value", "AP", "95 %"), "|---" * 6 + "|"]
+    lines = [table_line("head", "decode", "choice", "value", "AP", "95 %"), "|---" * 6 + "|"]
     for trial in trials:
         low, high = trial.interval
         what = trial.head, trial.decode, trial.field, f"{trial.value:g}"
-        lines.append(_line(*what, f"{trial.ap:.4f}", f"{low:.3f} to {high:.3f}"))
+        lines.append(table_line(*what, f"{trial.ap:.4f}", f"{low:.3f} to {high:.3f}"))
     return "\n".join(lines)
 
 
@@ -123,7 +124,7 @@ def chart_of_thresholds(rows: Sequence[Figures]) -> bytes:
     axes.set(xlabel="object keypoint similarity asked for", ylabel="AP", ylim=(0, 1))
     axes.grid(alpha=0.3)
     axes.legend()
-    return _png(figure)
+    return png(figure)
 
 
 def chart_of_reliability(rows: Sequence[Figures]) -> bytes:
@@ -141,7 +142,7 @@ def chart_of_reliability(rows: Sequence[Figures]) -> bytes:
     axes.set(xlabel="score", ylabel="share within 0.1 of the person's size", aspect="equal")
     axes.grid(alpha=0.3)
     axes.legend()
-    return _png(figure)
+    return png(figure)
 
 
 def chart_of_losses(log: Log) -> bytes:
@@ -155,7 +156,7 @@ def chart_of_losses(log: Log) -> bytes:
         axes.set(title=head, xlabel="step")
         axes.ticklabel_format(scilimits=(-2, 3), axis="y")
         axes.grid(alpha=0.3)
-    return _png(figure)
+    return png(figure)
 
 
 def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -211,7 +212,8 @@ def write_report(
     return [folder / "report.md", *(folder / name for name in pictures)]
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """Of a chart."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.data import ConcatDataset
 
 from models.keypoints import COCO17
+from models.networks.encoders import TimmEncoder
 from models.networks.pose import PoseNetwork
 from models.networks.tinypose import TinyPoseTrunk, load_pp_tinypose
 from training.config import Experiment
@@ -29,8 +31,12 @@ from training.progress import console
 from training.run import Run, write_checkpoint
 
 
-def train(experiment: Experiment) -> Path:
+def train(experiment: Experiment, data: ConcatDataset[Batch] | None = None) -> Path:
     """Run an experiment to its end, from its last checkpoint if it has one.
+
+    Args:
+        experiment: to run.
+        data: its sets, where they are read already; None for `training_data(experiment)`.
 
     Returns:
         The last checkpoint: the averaged weights are under `ema`.
@@ -44,7 +50,7 @@ def train(experiment: Experiment) -> Path:
     experiment.folder.mkdir(parents=True, exist_ok=True)
     last = experiment.last
     device = _device()
-    data = training_data(experiment)
+    data = training_data(experiment) if data is None else data
     if last.exists():
         console.print(f"resuming from {last}")
         state = torch.load(last, weights_only=True)
@@ -55,6 +61,9 @@ def train(experiment: Experiment) -> Path:
         network = start_network(experiment)
         if rank() == 0:
             train_heads(network, data, experiment, experiment.warm_up, device)
+    if experiment.held:
+        assert isinstance(network.encoder, TimmEncoder)
+        network.encoder.hold(experiment.held)
     network.to(device).to(memory_format=torch.channels_last)
     run = Run(network, experiment, device)
     if state is not None:
@@ -130,6 +139,8 @@ def start_network(experiment: Experiment) -> PoseNetwork:
         own_head = load_pp_tinypose(network.encoder, start)
         if "heatmap" in experiment.shape.heads:
             network.heatmap.get_submodule("joints").load_state_dict(own_head)
+    elif start is not None and isinstance(network.encoder, TimmEncoder):
+        network.encoder.load_classifier(load_file(start))
     if experiment.fold:
         fold_batch_norm(network.encoder)
     return network

@@ -5,6 +5,8 @@ from __future__ import annotations
 import timm
 import torch
 from timm.models import FeatureInfo
+from timm.models.efficientnet import EfficientNetFeatures
+from timm.models.mobilenetv3 import MobileNetV3Features
 from torch import Tensor, nn
 
 from models.networks.tinypose import TinyPoseTrunk
@@ -43,6 +45,17 @@ class TimmEncoder(nn.Module):
         """(B, 3, H, W) to (B, channels, H/stride, W/stride)."""
         features: Tensor = self.body(image)[0]
         return features
+
+    def hold(self, stages: int) -> None:
+        """Keep the stem and the first stages as they are: no gradient goes through them.
+
+        Raises:
+            ValueError: the trunk is not made of a stem and stages that can be told apart.
+        """
+        if not isinstance(self.body, EfficientNetFeatures | MobileNetV3Features):
+            raise ValueError("only timm's mobile networks have stages that can be held")
+        for part in (self.body.conv_stem, self.body.bn1, *self.body.blocks[:stages]):
+            part.requires_grad_(False)
 
     def load_classifier(self, state: dict[str, Tensor]) -> None:
         """Start from the weights of timm's classifier of the same name.

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from models.geometry import Size
 
 
-def deconvolutions(channels: int, count: int, width: int = 256) -> nn.Sequential:
+def deconvolutions(channels: int, count: int, width: int) -> nn.Sequential:
     """SimpleBaseline's: each doubles the map (4x4, stride 2, batch norm, ReLU)."""
     layers: list[nn.Module] = []
     for index in range(count):
@@ -30,6 +30,7 @@ class SimccHead(nn.Module):
         bins: tuple[int, int],
         *,
         deconvs: int = 0,
+        width: int = 256,
         maps: int = 1,
     ) -> None:
         """Build it.
@@ -40,12 +41,13 @@ class SimccHead(nn.Module):
             joints: K.
             bins: (Nx, Ny).
             deconvs: how many deconvolutions come first.
+            width: their channels.
             maps: a joint, laid end to end: the published upsample-free head's 32 or 28.
         """
         super().__init__()
         self.split = (joints, maps)
-        self.deconvs = deconvolutions(channels, deconvs)
-        self.joints = nn.Conv2d(256 if deconvs else channels, joints * maps, 1)
+        self.deconvs = deconvolutions(channels, deconvs, width)
+        self.joints = nn.Conv2d(width if deconvs else channels, joints * maps, 1)
         cells = grid[0] * grid[1] * 4**deconvs * maps
         self.x = nn.Linear(cells, bins[0])
         self.y = nn.Linear(cells, bins[1])
@@ -63,10 +65,10 @@ class SimccHead(nn.Module):
 class HeatmapHead(nn.Module):
     """SimpleBaseline: deconvolutions where the features are coarse, then a 1x1 convolution."""
 
-    def __init__(self, channels: int, joints: int, *, deconvs: int = 0) -> None:
+    def __init__(self, channels: int, joints: int, *, deconvs: int = 0, width: int = 256) -> None:
         super().__init__()
-        self.deconvs = deconvolutions(channels, deconvs)
-        self.joints = nn.Conv2d(256 if deconvs else channels, joints, 1)
+        self.deconvs = deconvolutions(channels, deconvs, width)
+        self.joints = nn.Conv2d(width if deconvs else channels, joints, 1)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, h, w) to (B, K, rows, columns)."""

@@ -43,6 +43,7 @@ class PoseShape:
         heatmap_sigma: of the labels, cells.
         heatmap_rounded: centre labels on cells, as SimpleBaseline does.
         heatmap_deconvs: before the heatmap head.
+        deconv_width: channels of the deconvolutions.
         cells: NerPE's grid (columns, rows).
         nerpe_sigma: of its targets, normalised; a Laplace one's scale b.
         nerpe_target: their form.
@@ -68,6 +69,7 @@ class PoseShape:
     heatmap_sigma: float = 2.0
     heatmap_rounded: bool = False
     heatmap_deconvs: int = 0
+    deconv_width: int = 256
     cells: Size = (12, 16)
     nerpe_sigma: float = 0.06
     nerpe_target: Literal["gaussian", "laplace"] = "gaussian"
@@ -131,14 +133,17 @@ class PoseNetwork(nn.Module):
             return GauSimccHead(channels, grid, shape.joints, bins)
         return SimccHead(
             channels, grid, shape.joints, bins,
-            deconvs=shape.simcc_deconvs, maps=shape.simcc_maps,
+            deconvs=shape.simcc_deconvs, width=shape.deconv_width, maps=shape.simcc_maps,
         )  # fmt: skip
 
     def _heatmap(self) -> HeatmapHead | TokenHeatmapHead:
-        joints = self.shape.joints
+        shape = self.shape
         if isinstance(self.encoder, TokenPoseEncoder):
-            return TokenHeatmapHead(joints, self.heatmap_codec.grid)
-        return HeatmapHead(self.encoder.channels, joints, deconvs=self.shape.heatmap_deconvs)
+            return TokenHeatmapHead(shape.joints, self.heatmap_codec.grid)
+        return HeatmapHead(
+            self.encoder.channels, shape.joints,
+            deconvs=shape.heatmap_deconvs, width=shape.deconv_width,
+        )  # fmt: skip
 
     def _nerpe(self) -> NerpeHead:
         shape, grid = self.shape, self.shape.grid(self.encoder.stride)

@@ -147,6 +147,19 @@ def test_an_encoder_is_built_by_its_name(name: str, channels: int, stride: int) 
     assert features.shape == (1, channels, 64 // stride, 96 // stride)
 
 
+def test_held_stages_take_no_gradient() -> None:
+    encoder = build_encoder("timm:mobilenetv2_100:8")
+    assert isinstance(encoder, TimmEncoder)
+    encoder.hold(2)
+    encoder(torch.rand((1, 3, 32, 32))).sum().backward()
+    moved = {name for name, parameter in encoder.named_parameters() if parameter.grad is not None}
+    assert moved == {n for n, _ in encoder.named_parameters() if n.startswith("body.blocks.2.")}
+    resnet = build_encoder("timm:resnet18:32")
+    assert isinstance(resnet, TimmEncoder)
+    with pytest.raises(ValueError, match="only timm's mobile networks have stages"):
+        resnet.hold(1)
+
+
 @pytest.mark.parametrize(
     "name", ["timm:mobilenetv2_050:16", "timm:mobilenetv3_small_050:8", "timm:resnet18:16"]
 )

@@ -1,0 +1,1 @@
+"""The papers' comparison at low resolution: each system trained alone, on equal terms."""

@@ -1,0 +1,142 @@
+"""One study, one file: the sizes and seeds, and what all systems share."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.networks.pose import HEADS, HeadName, PoseShape
+from models.predictor import HeadChoice
+from training.config import DataSource, Experiment, HeadPhase, LossWeights, Schedule, Serving
+from training.data.examples import Augmentation
+from training.truth import Split
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StudySize(_Strict):
+    """One size of crop, and what the papers make depend on it."""
+
+    pixels: int = Field(ge=32, description="of a side")
+    simcc_split: float = Field(ge=1, description="bins a pixel, the paper's k")
+    simcc_sigma: float = Field(gt=0, description="of its labels, bins")
+    schedule: Schedule = Field(description="every system's budget")
+
+
+class System(_Strict):
+    """What is trained alone: one head on the shared trunk, from one seed."""
+
+    pixels: int
+    head: HeadName
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Also of its folder."""
+        return f"{self.pixels}-{self.head}-{self.seed}"
+
+
+class Study(_Strict):
+    """A config file."""
+
+    name: str
+    runs: Path = Field(Path("runs"), description="where checkpoints, bundles and figures go")
+    report: Path = Field(description="the folder of the table, the plots and the results")
+    start: Path | None = Field(None, description="of every system's trunk: timm's safetensors")
+    held: int = Field(0, ge=0, description="first stages of the trunk that stay as they are")
+    threads: int | None = None
+    seeds: tuple[int, ...] = (0, 1, 2)
+    train: list[DataSource]
+    data: Path = Field(description="the folder with coco/, for the split")
+    split: Split = "coco/val"
+    shape: PoseShape = Field(description="of every network but for its size and its head")
+    sizes: list[StudySize]
+    augmentation: Augmentation = Augmentation()
+    losses: LossWeights = LossWeights()
+    samples: int = Field(4, ge=1, description="NerPE's N_Z, positions a cell and step")
+    serving: Serving = Field(description="of the bundles, and how they decode")
+    standard: tuple[int, ...] = Field((64,), description="lattices of NerPE, each system's figures")
+    progressive: tuple[int, ...] = (512,)
+    swept: tuple[int, ...] = Field(
+        (32, 64, 128, 256), description="lattices whose cost is measured, of the first seed alone"
+    )
+    swept_progressive: tuple[int, ...] = (128, 512)
+    joint: str = Field("left_shoulder", description="whose field is drawn")
+    drawn: tuple[int, ...] = Field((32, 64, 128, 256), description="resolutions of the field")
+    swept_photos: int = Field(40, ge=1, description="with people: a dense lattice takes long")
+
+    @property
+    def folder(self) -> Path:
+        """Of everything that the study leaves but its report."""
+        return self.runs / self.name
+
+    @property
+    def systems(self) -> list[System]:
+        """In the order of training: each seed's heads together, so that they can be compared."""
+        return [
+            System(pixels=size.pixels, head=head, seed=seed)
+            for size in self.sizes
+            for seed in self.seeds
+            for head in HEADS
+        ]
+
+    def experiment(self, system: System) -> Experiment:
+        """The system's run."""
+        size = next(size for size in self.sizes if size.pixels == system.pixels)
+        return Experiment(
+            name=system.name,
+            seed=system.seed,
+            runs=self.folder,
+            start=self.start,
+            held=self.held,
+            threads=self.threads,
+            workers=0,
+            train=self.train,
+            dev=self.train[0],
+            shape=replace(
+                self.shape,
+                size=(size.pixels, size.pixels),
+                heads=(system.head,),
+                simcc_split=size.simcc_split,
+                simcc_sigma=(size.simcc_sigma, size.simcc_sigma),
+            ),
+            augmentation=self.augmentation,
+            warm_up=HeadPhase(passes=0),
+            schedule=size.schedule,
+            losses=self.losses,
+            samples=self.samples,
+            serving=self.serving.model_copy(update={"default_head": system.head}),
+            checkpoint_every=60,
+        )
+
+    def readings(self, head: HeadName) -> list[HeadChoice]:
+        """How a system's joints are read for the table."""
+        return self._readings(head, self.standard, self.progressive)
+
+    def swept_readings(self, head: HeadName) -> list[HeadChoice]:
+        """How they are read to measure what a resolution costs."""
+        return self._readings(head, self.swept, self.swept_progressive)
+
+    def _readings(
+        self, head: HeadName, standard: tuple[int, ...], progressive: tuple[int, ...]
+    ) -> list[HeadChoice]:
+        decodes = {"heatmap": ("argmax", "quarter", "dark"), "simcc": ("argmax", "expectation")}
+        if head != "nerpe":
+            return [HeadChoice(head, decode) for decode in decodes[head]]
+        return [HeadChoice(head, "standard", resolution) for resolution in standard] + [
+            HeadChoice(head, "progressive", resolution) for resolution in progressive
+        ]
+
+
+def load_study(path: Path) -> Study:
+    """Read a config file; relative paths in it start where the command runs.
+
+    Raises:
+        pydantic.ValidationError: a field is wrong or unknown.
+    """
+    return Study.model_validate(tomllib.loads(path.read_text()))

@@ -1,0 +1,138 @@
+"""A study from its file to its report: systems trained one after the other, each alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import ConcatDataset
+
+from models.bundle import load_bundle
+from models.engines import load_engine
+from models.keypoints import COCO17
+from models.networks.pose import HEADS
+from models.pose import PoseModel
+from training.config import Experiment
+from training.data.annotations import LabelledPerson
+from training.data.examples import Examples
+from training.data.images import read_image
+from training.export import export_bundle
+from training.losses import Batch
+from training.prepare import read_source
+from training.progress import console
+from training.study.config import Study, System
+from training.study.fields import write_fields
+from training.study.measure import costs, measure
+from training.study.report import write_report
+from training.study.results import Result, read_results, result_file, write_result
+from training.train import averaged_network, train
+from training.truth import Truth, read_truth
+
+Picture = NDArray[np.uint8]
+
+
+def run_study(study: Study, recipe: str) -> list[Path]:
+    """Train and measure what is not done yet; the report is written anew after each system.
+
+    Args:
+        study: to run; what is left of an earlier one of the same name is gone on with.
+        recipe: the file it came from, for the bundles.
+
+    Returns:
+        The report's files.
+    """
+    people = [read_source(source).people for source in study.train]
+    # A photo is decoded once for all systems: at 64 x 64 that is most of an example's time.
+    read = cache(read_image)
+    truth = read_truth(study.data, study.split).with_people()
+    systems = study.systems
+    for number, system in enumerate(systems, 1):
+        if result_file(study, system).exists():
+            continue
+        console.print(f"system {number} of {len(systems)}: {system.name}")
+        experiment = study.experiment(system)
+        checkpoint = train(experiment, _examples(experiment, people, read))
+        network = averaged_network(experiment, [checkpoint])
+        bundle = bundle_folder(study, system)
+        export_bundle(
+            network, bundle,
+            name=system.name, recipe=recipe, serving=experiment.serving, accuracy={},
+        )  # fmt: skip
+        model = open_system(study, system)
+        rows = measure(study, system, model, truth)
+        schedule = experiment.schedule
+        result = Result(
+            system=system,
+            parameters=sum(parameter.numel() for parameter in network.parameters()),
+            crops=schedule.steps * schedule.batch,
+            people=sum(len(photo.people) for photo in truth.photos),
+            rows=tuple(rows),
+            costs=tuple(costs(study, system, model, truth))
+            if system.seed == study.seeds[0]
+            else (),
+        )
+        write_result(study, result)
+        _draw(study, truth)
+        write_report(study, read_results(study), recipe)
+    _draw(study, truth)
+    return write_report(study, read_results(study), recipe)
+
+
+class _Photos:
+    """Of people, each decoded once."""
+
+    def __init__(self, people: list[LabelledPerson], read: Callable[[Path], Picture]) -> None:
+        self.people, self.read = people, read
+
+    def __len__(self) -> int:
+        return len(self.people)
+
+    def __getitem__(self, index: int, /) -> Picture:
+        return self.read(self.people[index].image)
+
+
+def _examples(
+    experiment: Experiment, people: list[list[LabelledPerson]], read: Callable[[Path], Picture]
+) -> ConcatDataset[Batch]:
+    shape = experiment.shape
+    return ConcatDataset(
+        Examples(
+            each, COCO17, shape.size, shape.matrix,
+            augmentation=experiment.augmentation, pictures=_Photos(each, read),
+            seed=experiment.seed,
+        )
+        for each in people
+    )  # fmt: skip
+
+
+def _draw(study: Study, truth: Truth) -> None:
+    """The fields of the last size whose heads are all done, of the first seed."""
+    for size in reversed(study.sizes):
+        systems = {
+            head: System(pixels=size.pixels, head=head, seed=study.seeds[0]) for head in HEADS
+        }
+        if all(result_file(study, system).exists() for system in systems.values()):
+            experiment = study.experiment(systems["nerpe"])
+            write_fields(
+                study.report,
+                {head: open_system(study, system) for head, system in systems.items()},
+                averaged_network(experiment, [experiment.final]),
+                truth,
+                COCO17.index(study.joint),
+                study.drawn,
+            )
+            return
+
+
+def bundle_folder(study: Study, system: System) -> Path:
+    """Of a system's weights."""
+    return study.folder / system.name / "bundle"
+
+
+def open_system(study: Study, system: System) -> PoseModel:
+    """A trained system as the service would load it."""
+    bundle = load_bundle(bundle_folder(study, system))
+    return PoseModel(bundle, load_engine(bundle, threads=study.threads))
