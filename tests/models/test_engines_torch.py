@@ -50,7 +50,8 @@ def _inputs(session: ort.InferenceSession, crops: NDArray[np.uint8]) -> list[NDA
     arrays: list[NDArray[np.generic]] = []
     for node in session.get_inputs():
         if node.type == "tensor(uint8)":
-            arrays.append(crops if node.shape[1] == 256 else crops[:, :192, :160])
+            height, width = (n if isinstance(n, int) else 160 for n in node.shape[1:3])
+            arrays.append(crops[:, :height, :width])
         else:
             sizes = [size if isinstance(size, int) else 4 for size in node.shape]
             arrays.append(random.uniform(-1, 1, sizes).astype(np.float32))
