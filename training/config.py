@@ -119,6 +119,7 @@ class Experiment(_Strict):
     start: Path | None = Field(
         None, description="a checkpoint, or safetensors: PP-TinyPose's, or of timm's classifier"
     )
+    fresh_heads: bool = Field(False, description="of the start only the trunk is taken")
     held: int = Field(0, ge=0, description="first stages of a timm trunk that stay as they are")
     fold: bool = Field(True, description="train the encoder with its batch norm folded")
     threads: int | None = None

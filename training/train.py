@@ -128,7 +128,12 @@ def start_network(experiment: Experiment) -> PoseNetwork:
         trained = torch.load(start, weights_only=True)["ema"]
         own = network.state_dict()
         # Of another size of crop, whose linear layers are others; its warm-up trains what is new.
-        fit = {n: t for n, t in trained.items() if n in own and own[n].shape == t.shape}
+        fit = {
+            n: t
+            for n, t in trained.items()
+            if n in own and own[n].shape == t.shape
+            if n.startswith("encoder.") or not experiment.fresh_heads
+        }
         lacking = [n for n in own if n.startswith("encoder.") and n not in fit]
         if lacking:
             raise DataError(f"{start} is of another encoder: it has no fitting {lacking[0]}")
@@ -137,7 +142,7 @@ def start_network(experiment: Experiment) -> PoseNetwork:
     network = PoseNetwork(experiment.shape)
     if start is not None and isinstance(network.encoder, TinyPoseTrunk):
         own_head = load_pp_tinypose(network.encoder, start)
-        if "heatmap" in experiment.shape.heads:
+        if "heatmap" in experiment.shape.heads and not experiment.fresh_heads:
             network.heatmap.get_submodule("joints").load_state_dict(own_head)
     elif start is not None and isinstance(network.encoder, TimmEncoder):
         network.encoder.load_classifier(load_file(start))

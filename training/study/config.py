@@ -47,7 +47,7 @@ class Study(_Strict):
     name: str
     runs: Path = Field(Path("runs"), description="where checkpoints, bundles and figures go")
     report: Path = Field(description="the folder of the table, the plots and the results")
-    start: Path | None = Field(None, description="of every system's trunk: timm's safetensors")
+    start: Path | None = Field(None, description="of every system's trunk, and of no head")
     held: int = Field(0, ge=0, description="first stages of the trunk that stay as they are")
     threads: int | None = None
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -57,6 +57,7 @@ class Study(_Strict):
     shape: PoseShape = Field(description="of every network but for its size and its head")
     sizes: list[StudySize]
     augmentation: Augmentation = Augmentation()
+    warm_up: HeadPhase = Field(HeadPhase(passes=0), description="of the head, before the rest")
     losses: LossWeights = LossWeights()
     samples: int = Field(4, ge=1, description="NerPE's N_Z, positions a cell and step")
     serving: Serving = Field(description="of the bundles, and how they decode")
@@ -93,6 +94,7 @@ class Study(_Strict):
             seed=system.seed,
             runs=self.folder,
             start=self.start,
+            fresh_heads=True,
             held=self.held,
             threads=self.threads,
             workers=0,
@@ -106,7 +108,7 @@ class Study(_Strict):
                 simcc_sigma=(size.simcc_sigma, size.simcc_sigma),
             ),
             augmentation=self.augmentation,
-            warm_up=HeadPhase(passes=0),
+            warm_up=self.warm_up,
             schedule=size.schedule,
             losses=self.losses,
             samples=self.samples,
