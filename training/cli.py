@@ -113,7 +113,7 @@ def export(
 ) -> None:
     """Turn a run's averaged weights into a bundle; refused unless ONNX answers as torch does."""
     from training.export import export_bundle
-    from training.train import averaged_network
+    from training.start import averaged_network
 
     experiment = load_experiment(config)
     manifest = export_bundle(

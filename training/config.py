@@ -31,9 +31,11 @@ class DataSource(_Strict):
 
 
 class Teachers(_Strict):
-    """ONNX files with PP-TinyPose's contract; the mean of them, with flip, is the teacher."""
+    """The mean of them, with flip, is the teacher."""
 
-    files: list[Path]
+    files: list[Path] = Field(
+        description="ONNX files of PP-TinyPose's contract, and folders of bundles that answer alike"
+    )
     share: float = Field(0.5, ge=0, le=1, description="of a labelled joint's target")
 
 
@@ -137,6 +139,9 @@ class Experiment(_Strict):
     simcc_loss: SimccLoss = SimccLoss()
     serving: Serving
     samples: int = Field(1, ge=1, description="NerPE's N_Z, positions a cell and step")
+    near: int = Field(
+        0, ge=0, description="and so many around each joint, where the field is steep"
+    )
     sampling: Sampling = Field(
         "uniform", description="one of them in each of N_Z squares of the cell, or anywhere in it"
     )

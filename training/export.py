@@ -26,13 +26,13 @@ from models.manifest import (
     Provenance,
     SimccSpec,
 )
+from models.networks.batch_norm import fold_batch_norm
 from models.networks.folded import FoldedEncoder
 from models.networks.pose import HEADS, PoseNetwork
 from models.networks.tinypose import TinyPoseTrunk
 from training.config import Serving
 from training.errors import ExportError
 from training.graphs import export_graph
-from training.train import fold_batch_norm
 
 TOLERANCE = 1e-4
 """Of what a graph answers against the trained network, relative to the largest value."""

@@ -71,8 +71,8 @@ def train_heads(
                     batch["maps"] = batch["maps"].float()
                 losses = pose_losses(
                     network, features, batch, heads=heads,
-                    teacher_share=share, samples=phase.samples, generator=generator,
-                    simcc=experiment.simcc_loss, sampling=experiment.sampling,
+                    teacher_share=share, samples=phase.samples, near=experiment.near,
+                    generator=generator, simcc=experiment.simcc_loss, sampling=experiment.sampling,
                 )  # fmt: skip
                 optimizer.zero_grad()
                 torch.autograd.backward(weighted(losses, experiment.losses))

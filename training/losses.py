@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.codecs import HeatmapCodec
-from models.geometry import Size, denormalise
+from models.codecs import HeatmapCodec, NerpeCodec
+from models.geometry import Size, denormalise, normalise
 from models.networks.pose import HeadName, PoseNetwork
 from training.config import LossWeights, Sampling, SimccLoss
 from training.precision import Precision, autocast
@@ -33,6 +33,7 @@ def pose_losses(
     teacher_share: float,
     samples: int,
     generator: torch.Generator,
+    near: int = 0,
     heads: Sequence[HeadName] | None = None,
     simcc: SimccLoss = OURS,
     sampling: Sampling = "uniform",
@@ -47,6 +48,7 @@ def pose_losses(
             on a grid of their own.
         teacher_share: of a labelled joint's target.
         samples: positions a cell for NerPE, fresh each step.
+        near: further ones around each joint.
         generator: of the positions.
         heads: whose loss is wanted; None for all that the network has.
         simcc: its divergence's form.
@@ -67,6 +69,9 @@ def pose_losses(
     if "nerpe" in heads:
         size = network.nerpe.columns, network.nerpe.rows
         positions = sampled(len(features), size, samples, generator, features.device, sampling)
+        if near:
+            close = sampled_near(batch, network.shape.nerpe, near, generator)
+            positions = torch.cat([positions, close], dim=1)
         with low:
             values, _ = network.nerpe.neighbours(network.nerpe.cells(features), positions)
         losses["nerpe"] = _nerpe(network, values.float(), batch, teacher_share, positions)
@@ -218,3 +223,26 @@ def sampled(
     size = torch.tensor([columns, rows], dtype=torch.float32)
     positions: Tensor = (corner + inside - size / 2) / (max(columns, rows) / 2)
     return positions.to(device)
+
+
+def sampled_near(batch: Batch, codec: NerpeCodec, near: int, generator: torch.Generator) -> Tensor:
+    """Random positions around the joints, which those of a cell meet once in a hundred crops.
+
+    Args:
+        batch: points (B, K, 2) crop px and visible (B, K).
+        codec: for the width of its targets: positions spread one and a half times as far.
+        near: positions a joint.
+        generator: of the positions.
+
+    Returns:
+        (B, K * near, 2), normalised and within the crop; of a joint that is not labelled, anywhere.
+    """
+    points = batch["points"]
+    edge = normalise(torch.tensor(codec.size, dtype=points.dtype) - 0.5, codec.size)
+    shape = (*points.shape[:2], near, 2)
+    around = 1.5 * codec.sigma * torch.randn(shape, generator=generator)
+    anywhere = (2 * torch.rand(shape, generator=generator) - 1) * edge
+    centres, edge = normalise(points, codec.size)[:, :, None], edge.to(points.device)
+    close = (centres + around.to(points.device)).clamp(-edge, edge)
+    positions = torch.where(batch["visible"][..., None, None], close, anywhere.to(points.device))
+    return positions.flatten(1, 2)

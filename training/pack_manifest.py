@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from models.bundle import file_digest
+from models.bundle import file_digest, load_bundle
 from training.config import DataSource
 from training.looks import Looks
 
@@ -49,7 +49,12 @@ class PackManifest(_Strict):
 
 
 def digest_of(path: Path) -> str | None:
-    """sha256 of a file; None where there is none, as a pack travels without what it is made of."""
+    """sha256 of a file, or of a bundle's weights.
+
+    None where there is none, as a pack travels without what it is made of.
+    """
+    if path.is_dir():
+        return load_bundle(path).digest
     return file_digest(path) if path.is_file() else None
 
 

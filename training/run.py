@@ -61,7 +61,7 @@ class _Losses(nn.Module):
         return pose_losses(
             self.network, features, batch,
             teacher_share=experiment.teachers.share if experiment.teachers else 0.0,
-            samples=experiment.samples, generator=generator,
+            samples=experiment.samples, near=experiment.near, generator=generator,
             simcc=experiment.simcc_loss, sampling=experiment.sampling, precision=precision,
         )  # fmt: skip
 

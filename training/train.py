@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from datetime import timedelta
-from itertools import pairwise
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file
-from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.data import ConcatDataset
 
 from models.keypoints import COCO17
 from models.networks.encoders import TimmEncoder
-from models.networks.pose import PoseNetwork
-from models.networks.tinypose import TinyPoseTrunk, load_pp_tinypose
 from training.config import Experiment
 from training.data.examples import Examples
 from training.errors import DataError
@@ -29,6 +22,7 @@ from training.pack import open_pack
 from training.prepare import read_source
 from training.progress import console
 from training.run import Run, write_checkpoint
+from training.start import shaped_network, start_network
 
 
 def train(experiment: Experiment, data: ConcatDataset[Batch] | None = None) -> Path:
@@ -54,7 +48,7 @@ def train(experiment: Experiment, data: ConcatDataset[Batch] | None = None) -> P
     if last.exists():
         console.print(f"resuming from {last}")
         state = torch.load(last, weights_only=True)
-        network = _shaped(experiment)
+        network = shaped_network(experiment)
         network.load_state_dict(state["network"])
     else:
         state = None
@@ -118,73 +112,3 @@ def _training_set(experiment: Experiment, number: int) -> Examples:
         pictures=pack.pictures if pack else None,
         seed=experiment.seed,
     )
-
-
-def start_network(experiment: Experiment) -> PoseNetwork:
-    """The network before its first step."""
-    start = experiment.start
-    if start is not None and start.suffix == ".pt":
-        network = _shaped(experiment)
-        trained = torch.load(start, weights_only=True)["ema"]
-        own = network.state_dict()
-        # Of another size of crop, whose linear layers are others; its warm-up trains what is new.
-        fit = {
-            n: t
-            for n, t in trained.items()
-            if n in own and own[n].shape == t.shape
-            if n.startswith("encoder.") or not experiment.fresh_heads
-        }
-        lacking = [n for n in own if n.startswith("encoder.") and n not in fit]
-        if lacking:
-            raise DataError(f"{start} is of another encoder: it has no fitting {lacking[0]}")
-        network.load_state_dict(own | fit)
-        return network
-    network = PoseNetwork(experiment.shape)
-    if start is not None and isinstance(network.encoder, TinyPoseTrunk):
-        own_head = load_pp_tinypose(network.encoder, start)
-        if "heatmap" in experiment.shape.heads and not experiment.fresh_heads:
-            network.heatmap.get_submodule("joints").load_state_dict(own_head)
-    elif start is not None and isinstance(network.encoder, TimmEncoder):
-        network.encoder.load_classifier(load_file(start))
-    if experiment.fold:
-        fold_batch_norm(network.encoder)
-    return network
-
-
-def averaged_network(experiment: Experiment, checkpoints: Sequence[Path]) -> PoseNetwork:
-    """The averaged weights of a checkpoint; of several of one run, their mean (a model soup)."""
-    network = _shaped(experiment)
-    states = [torch.load(path, weights_only=True)["ema"] for path in checkpoints]
-    mean = {
-        name: torch.stack([state[name].double() for state in states]).mean(0).to(tensor.dtype)
-        for name, tensor in states[0].items()
-    }
-    network.load_state_dict(mean)
-    return network.eval()
-
-
-def _shaped(experiment: Experiment) -> PoseNetwork:
-    """A network whose tensors are those of a checkpoint."""
-    network = PoseNetwork(experiment.shape)
-    if experiment.fold:
-        fold_batch_norm(network.encoder)
-    return network
-
-
-def fold_batch_norm(module: nn.Module) -> None:
-    """Put each batch norm into the convolution before it, in place: the same map in eval mode.
-
-    A small data set does not move good statistics, and without the norms a step is faster.
-    """
-    module.eval()
-    for child in module.children():
-        fold_batch_norm(child)
-    if isinstance(module, nn.Sequential):
-        layers = list(module)
-        for index, (first, second) in enumerate(pairwise(layers)):
-            # By their very types: what derives from them does more, an activation for one.
-            if type(first) is nn.Conv2d and type(second) is nn.BatchNorm2d:
-                module[index] = fuse_conv_bn_eval(first, second)
-                module[index + 1] = nn.Identity()
-    for parameter in module.parameters():
-        parameter.requires_grad_(True)

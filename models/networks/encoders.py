@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import timm
-import torch
 from timm.models import FeatureInfo
 from timm.models.efficientnet import EfficientNetFeatures
 from timm.models.mobilenetv3 import MobileNetV3Features
 from torch import Tensor, nn
 
+from models.networks.folded import FoldedTrunk, dense_trunk
 from models.networks.tinypose import TinyPoseTrunk
 from models.networks.tokenpose import TokenPoseEncoder
 
@@ -104,7 +104,7 @@ class HighResolutionEncoder(nn.Module):
         return finest
 
 
-Encoder = TinyPoseTrunk | TimmEncoder | HighResolutionEncoder | TokenPoseEncoder
+Encoder = TinyPoseTrunk | FoldedTrunk | TimmEncoder | HighResolutionEncoder | TokenPoseEncoder
 """(B, 3, H, W) normalised RGB to features (B, channels, h, w)."""
 
 
@@ -112,8 +112,9 @@ def build_encoder(name: str, joints: int = 17) -> Encoder:
     """An encoder by its name.
 
     Args:
-        name: `tinypose`, `hrnet:<width>`, `tokenpose:<w>x<h>` (patches on a quarter of the crop:
-            1x1 for 64x64, 2x2 for 128x128, 3x4 for 192x256) or `timm:<model>:<stride>`.
+        name: `tinypose`, `tinypose-dense`, `hrnet:<width>`, `tokenpose:<w>x<h>` (patches on a
+            quarter of the crop: 1x1 for 64x64, 2x2 for 128x128, 3x4 for 192x256) or
+            `timm:<model>:<stride>`.
         joints: K, which TokenPose has tokens of.
 
     Raises:
@@ -123,6 +124,8 @@ def build_encoder(name: str, joints: int = 17) -> Encoder:
     match kind, rest.split("x" if kind == "tokenpose" else ":"):
         case "tinypose", [""]:
             return TinyPoseTrunk()
+        case "tinypose-dense", [""]:
+            return dense_trunk()
         case "hrnet", [width] if f"hrnet_w{width}" in timm.list_models("hrnet_w*"):
             return HighResolutionEncoder(int(width))
         case "tokenpose", [width, height] if width.isdigit() and height.isdigit():
@@ -130,24 +133,6 @@ def build_encoder(name: str, joints: int = 17) -> Encoder:
         case "timm", [model, stride] if model and stride.isdigit():
             return TimmEncoder(model, stride=int(stride))
     raise ValueError(
-        f"encoder {name!r}: ask for tinypose, hrnet:<width>, tokenpose:<w>x<h> or "
-        "timm:<model>:<stride>"
+        f"encoder {name!r}: ask for tinypose, tinypose-dense, hrnet:<width>, tokenpose:<w>x<h> "
+        "or timm:<model>:<stride>"
     )
-
-
-class Normalise(nn.Module):
-    """(B, H, W, 3) uint8 RGB to (B, 3, H, W) float32 with ImageNet's mean and deviation."""
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        mean = torch.tensor([0.485, 0.456, 0.406]) * 255
-        std = torch.tensor([0.229, 0.224, 0.225]) * 255
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("scale", 1 / std, persistent=False)
-
-    def forward(self, crops: Tensor) -> Tensor:
-        """Pixels to the encoder's input."""
-        return ((crops.float() - self.mean) * self.scale).permute(0, 3, 1, 2)

@@ -4,12 +4,13 @@ On the CPU the copies that shuffling takes cost more than its convolutions (`tes
 
 Channels keep their place in memory. A shuffle only changes which channel a place means, so it
 moves into the weights of whoever reads it; what a unit lets pass is added to what it convolves,
-which a runtime does within the convolution. Nothing is split, joined or transposed. Scales follow
-the same way: "twice" is a note about a map and not one more pass over it.
+which a runtime does within the convolution. Nothing is split, joined or transposed. What is counted
+twice is made twice as large by the weights that make it, not by one more pass over it.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import cast
 
@@ -17,8 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.networks.encoders import Normalise
+from models.networks.batch_norm import fold_batch_norm
 from models.networks.layout import Layout, convolution, depthwise, pointwise, rows_of, separable
+from models.networks.normalise import Normalise
 from models.networks.tinypose import Exchange, Fusion, ShuffleUnit, Stage, Stem, TinyPoseTrunk
 
 
@@ -54,7 +56,8 @@ class FoldedUnit(nn.Module):
     Its input is a sum after ReLU, so that the kept half passes the last ReLU unchanged.
     """
 
-    def __init__(self, unit: ShuffleUnit, read: Layout) -> None:
+    def __init__(self, unit: ShuffleUnit, read: Layout, gain: float = 1.0) -> None:
+        """Fold; it makes `gain` times what the unit makes."""
         super().__init__()
         channels = len(read.places)
         passed, convolved = slice(channels // 2), slice(channels // 2, None)
@@ -63,10 +66,10 @@ class FoldedUnit(nn.Module):
         self.layout = read.shuffled
         self.branch = nn.Sequential(
             pointwise(reduce, read, inner, inputs=convolved), nn.ReLU(),
-            depthwise(middle, inner), pointwise(expand, inner, read, outputs=convolved),
+            depthwise(middle, inner), pointwise(expand, inner, read, outputs=convolved, gain=gain),
         )  # fmt: skip
         mask = torch.zeros(channels, 1, 1, 1)
-        mask[torch.tensor(read.places[passed])] = 1
+        mask[torch.tensor(read.places[passed])] = gain
         self.keep = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
         self.keep.weight = nn.Parameter(mask, requires_grad=False)
 
@@ -84,24 +87,25 @@ class FoldedExchange(nn.Module):
         self.branches = nn.ModuleList()
         for number, units in enumerate(exchange.branches):
             folded = []
+            *_, last = cast("nn.Sequential", units)
             for unit in cast("nn.Sequential", units):
-                folded.append(FoldedUnit(cast("ShuffleUnit", unit), layouts[number]))
+                # The finest branch's own map counts twice; only its sum reads it.
+                gain = 2 if number == 0 and unit is last else 1
+                folded.append(FoldedUnit(cast("ShuffleUnit", unit), layouts[number], gain))
                 layouts[number] = folded[-1].layout
             self.branches.append(nn.Sequential(*folded))
-        # The finest branch's own map counts twice, and what leaves it is read from its sum.
-        targets = [layouts[0].doubled, *layouts[1:]]
         self.up, self.down = nn.ModuleList(), nn.ModuleList()
-        for target, write in enumerate(targets):
+        for target, write in enumerate(layouts):
             paths = cast("nn.ModuleList", exchange.paths[target])
             above = range(target + 1, len(layouts))
             ups = [pointwise(_block(paths[s]), layouts[s], write) for s in above]
             downs = [
-                _downward(paths[s], targets[s], write, gain=2 if s == 0 else 1)
+                _downward(paths[s], layouts[s], write, gain=2 if s == 0 else 1)
                 for s in range(target)
             ]
             self.up.append(nn.ModuleList(ups))
             self.down.append(nn.ModuleList(downs))
-        self.layouts = tuple(targets)
+        self.layouts = tuple(layouts)
 
     def forward(self, xs: list[Tensor]) -> list[Tensor]:
         """One map a branch, in and out."""
@@ -197,16 +201,30 @@ class FoldedTrunk(nn.Module):
     forward = TinyPoseTrunk.forward
 
 
+def dense_trunk() -> FoldedTrunk:
+    """The folded trunk as one that is trained: its zeros too, which are computed with anyway.
+
+    A shuffle unit convolves half of its channels. Folded it reads and writes all of them, with
+    weights of 0 where the unit had none; training those as well costs no time when it serves.
+    """
+    trunk = TinyPoseTrunk()
+    fold_batch_norm(trunk)
+    return FoldedTrunk(trunk).requires_grad_(True)
+
+
 class FoldedEncoder(nn.Module):
     """(B, H, W, 3) uint8 RGB to features: normalisation's scale is in the first weights too."""
 
     mean: Tensor
 
-    def __init__(self, normalise: Normalise, trunk: TinyPoseTrunk) -> None:
-        """Fold both; the trunk as `FoldedTrunk` takes it."""
+    def __init__(self, normalise: Normalise, trunk: TinyPoseTrunk | FoldedTrunk) -> None:
+        """Fold both; the trunk as `FoldedTrunk` takes it, or folded already."""
         super().__init__()
         self.register_buffer("mean", normalise.mean[:, None, None].clone(), persistent=False)
-        self.trunk = FoldedTrunk(trunk)
+        if isinstance(trunk, FoldedTrunk):
+            self.trunk = copy.deepcopy(trunk)
+        else:
+            self.trunk = FoldedTrunk(trunk)
         with torch.no_grad():
             for side in (self.trunk.stem.left, self.trunk.stem.right):
                 cast("nn.Conv2d", side[0]).weight.mul_(normalise.scale[:, None, None])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a map in memory means: the trunk's channel i is `scale` times place `places[i]`."""
+    """What a map in memory means: the trunk's channel i is place `places[i]`."""
 
     places: tuple[int, ...]
-    scale: float = 1.0
 
     @classmethod
     def plain(cls, channels: int) -> Layout:
@@ -26,12 +25,7 @@ class Layout:
         """Once the two halves of the channels are interleaved."""
         half = len(self.places) // 2
         pairs = zip(self.places[:half], self.places[half:], strict=True)
-        return replace(self, places=tuple(place for pair in pairs for place in pair))
-
-    @property
-    def doubled(self) -> Layout:
-        """Of a map that means twice as much."""
-        return replace(self, scale=2 * self.scale)
+        return Layout(tuple(place for pair in pairs for place in pair))
 
 
 EVERY = slice(None)
@@ -60,8 +54,8 @@ def pointwise(
     rows, columns = torch.tensor(write.places[outputs]), torch.tensor(read.places[inputs])
     weight = torch.zeros(len(write.places), len(read.places), 1, 1)
     bias = torch.zeros(len(write.places))
-    weight[rows[:, None], columns] = source.weight * (gain * read.scale / write.scale)
-    bias[rows] = bias_of(source) * (gain / write.scale)
+    weight[rows[:, None], columns] = source.weight * gain
+    bias[rows] = bias_of(source) * gain
     return filled(nn.Conv2d(len(read.places), len(write.places), 1), weight, bias)
 
 
@@ -72,7 +66,7 @@ def depthwise(block: nn.Module, layout: Layout) -> nn.Conv2d:
     places = torch.tensor(layout.places)
     weight, bias = torch.empty_like(source.weight), torch.empty(channels)
     weight[places] = source.weight
-    bias[places] = bias_of(source) / layout.scale
+    bias[places] = bias_of(source)
     conv = nn.Conv2d(channels, channels, 3, source.stride[0], 1, groups=channels)
     return filled(conv, weight, bias)
 

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from models.codecs import GAUSSIAN, HeatmapCodec, NerpeCodec, SimccCodec, SimccLabels
 from models.geometry import CropMatrix, Size
-from models.networks.encoders import Normalise, build_encoder
+from models.networks.encoders import build_encoder
 from models.networks.gau import GauSimccHead
 from models.networks.heads import HeatmapHead, SimccHead
 from models.networks.nerpe import Doubling, NerpeHead
+from models.networks.normalise import Normalise
 from models.networks.tokenpose import (
     PatchMap,
     TokenHeatmapHead,

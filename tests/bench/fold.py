@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from models.engines.onnx import open_session
-from models.networks.encoders import Normalise
+from models.networks.batch_norm import fold_batch_norm
 from models.networks.folded import FoldedEncoder
+from models.networks.normalise import Normalise
 from models.networks.tinypose import TinyPoseTrunk
 from training.graphs import export_graph
-from training.train import fold_batch_norm
 
 
 class _Trained(nn.Module):

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from models.codecs import HeatmapCodec
 from models.geometry import Box, CropGeometry
-from models.networks.encoders import Normalise
+from models.networks.batch_norm import fold_batch_norm
 from models.networks.folded import FoldedEncoder, FoldedExchange, FoldedTrunk
 from models.networks.layout import Layout
+from models.networks.normalise import Normalise
 from models.networks.tinypose import TinyPoseTrunk, load_pp_tinypose
 from tests.norms import shaken
 from training.data.images import read_image
 from training.graphs import export_graph
-from training.train import fold_batch_norm
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -73,9 +73,17 @@ def test_a_trunk_with_batch_norm_is_refused(trunk: TinyPoseTrunk) -> None:
 
 
 def test_a_shuffle_interleaves_what_the_places_mean() -> None:
-    layout = Layout((3, 1, 0, 2), scale=2).shuffled
-    assert layout == Layout((3, 0, 1, 2), scale=2)
-    assert layout.doubled == Layout((3, 0, 1, 2), scale=4)
+    assert Layout((3, 1, 0, 2)).shuffled == Layout((3, 0, 1, 2))
+
+
+def test_weights_stay_as_large_as_they_were(trunk: TinyPoseTrunk) -> None:
+    """What trains the dense trunk takes steps of one size for all weights."""
+    plain = _folded(trunk)
+    folded, source = (
+        [float(p[p != 0].abs().mean()) for p in network.parameters() if p.ndim == 4]
+        for network in (FoldedTrunk(plain), plain)
+    )
+    assert min(folded) > 0.5 * min(source)
 
 
 def test_the_graph_holds_no_copy_of_channels(trunk: TinyPoseTrunk, tmp_path: Path) -> None:

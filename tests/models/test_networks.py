@@ -9,13 +9,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models.geometry import Box, CropGeometry
-from models.networks.encoders import Normalise, TimmEncoder, build_encoder
+from models.networks.batch_norm import fold_batch_norm
+from models.networks.encoders import TimmEncoder, build_encoder
 from models.networks.heads import HeatmapHead, SimccHead
+from models.networks.normalise import Normalise
 from models.networks.pose import PoseNetwork, PoseShape
 from models.networks.tinypose import TinyPoseTrunk, load_pp_tinypose
 from tests.norms import shaken
 from training.data.images import read_image
-from training.train import fold_batch_norm
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -21,7 +21,8 @@ from training.errors import TrainingError
 from training.order import batches
 from training.precision import Precision, autocast, check_precision
 from training.run import Run, synchronised
-from training.train import start_network, train, training_data
+from training.start import start_network
+from training.train import train, training_data
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

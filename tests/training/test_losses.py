@@ -7,10 +7,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.codecs import HeatmapCodec
+from models.codecs import HeatmapCodec, NerpeCodec
+from models.geometry import normalise
 from models.networks.pose import PoseNetwork, PoseShape
 from training.config import LossWeights, SimccLoss
-from training.losses import Batch, divergence, pose_losses, resampled, sampled, weighted
+from training.losses import (
+    Batch,
+    divergence,
+    pose_losses,
+    resampled,
+    sampled,
+    sampled_near,
+    weighted,
+)
 from training.teacher import teacher_codec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -80,10 +89,12 @@ def _perfect(batch: Batch) -> PoseNetwork:
     return network
 
 
-def _losses(network: PoseNetwork, batch: Batch, share: float = 0.5) -> dict[str, Tensor]:
+def _losses(
+    network: PoseNetwork, batch: Batch, share: float = 0.5, near: int = 0
+) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     return pose_losses(
-        network, FEATURES, batch, teacher_share=share, samples=4, generator=generator
+        network, FEATURES, batch, teacher_share=share, samples=4, generator=generator, near=near
     )
 
 
@@ -284,6 +295,33 @@ def test_random_positions_fill_their_cells_with_any_number() -> None:
     # In no square of its own: some quarter of a cell stays empty, which `uniform` never leaves.
     quarters = ((positions[0] + torch.tensor([0.5, 1.0])) / 0.25).floor()
     assert len(np.unique(quarters.numpy(), axis=0)) < 32
+
+
+def test_positions_near_joints_are_around_those_that_are_labelled() -> None:
+    codec = NerpeCodec((96, 128), sigma=0.06)
+    points = torch.tensor([[[30.0, 40.0], [95.0, 127.0], [-500.0, 60.0], [0.0, 0.0]]])
+    batch = {"points": points, "visible": torch.tensor([[True, True, True, False]])}
+    found = sampled_near(batch, codec, 500, torch.Generator().manual_seed(0))
+    assert found.shape == (1, 4 * 500, 2)
+    inner, corner, outside, hidden = found.reshape(4, 500, 2)
+    # All lie in the crop, whose longer side spans [-1, 1].
+    assert float((found.abs() - torch.tensor([0.75, 1.0])).max()) <= 1e-6
+    centre = normalise(points[0], codec.size)
+    assert float((inner.mean(0) - centre[0]).abs().max()) < 0.02
+    np.testing.assert_allclose(inner.std(0), [0.09, 0.09], rtol=0.15)
+    assert float((corner - centre[1]).abs().max()) < 0.5
+    assert set(outside[:, 0].tolist()) == {-0.75}
+    # Nobody said where it is: anywhere.
+    np.testing.assert_allclose(hidden.std(0), [0.75 / 3**0.5, 1 / 3**0.5], rtol=0.1)
+
+
+def test_positions_near_joints_tell_more_of_a_missing_peak(batch: Batch) -> None:
+    """A field that is 0 everywhere is hardly wrong where nobody is."""
+    network = _perfect(batch)
+    assert _losses(network, batch, near=8)["nerpe"].item() < 1e-10
+    network.nerpe = Nerpe(torch.full_like(batch["points"], -1e4))  # type: ignore[assignment]
+    losses = [_losses(network, batch, near=near)["nerpe"] for near in (0, 8)]
+    assert losses[1].item() > 1.2 * losses[0].item()
 
 
 # SimCC's divergence in its published forms

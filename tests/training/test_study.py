@@ -19,6 +19,7 @@ from tests.norms import shaken
 from tests.training.sets import row, write_set
 from training.config import DataSource, Schedule, Serving
 from training.data.examples import Augmentation
+from training.start import start_network
 from training.study import run as module
 from training.study.config import Study, StudySize, System, load_study
 from training.study.fields import SAMPLES, line_through, typical_person
@@ -26,7 +27,7 @@ from training.study.measure import joint_errors
 from training.study.report import compare
 from training.study.results import Result, Row, read_results, result_file
 from training.study.run import run_study
-from training.train import start_network, training_data
+from training.train import training_data
 from training.truth import read_truth
 
 # Its fixture exports seven graphs: seconds, but minutes where others have the processor.

@@ -6,11 +6,13 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
+from models.bundle import BUNDLES
 from models.keypoints import COCO17
 from tests.training.sets import row, write_set
 from training import teacher
 from training.data.annotations import LabelledPerson, read_people
 from training.data.images import read_image
+from training.errors import DataError
 from training.teacher import GRID, observe, plain_crop
 
 MIRROR = list(COCO17.mirror)
@@ -105,6 +107,12 @@ def test_an_interrupted_look_goes_on_where_it_stopped(
     assert sorted(path.suffix for path in tmp_path.iterdir() if path.is_file()) == [
         ".json", ".npy", ".npy",
     ]  # fmt: skip
+
+
+def test_a_bundle_teaches_where_its_maps_lie_alike(tmp_path: Path) -> None:
+    people = _people(tmp_path, 2)
+    with pytest.raises(DataError, match="48 x 64 cells in crops of 192 x 256"):
+        observe(people, [BUNDLES / "pose-t"], tmp_path / "seen.npy")
 
 
 @pytest.mark.data

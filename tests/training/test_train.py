@@ -27,7 +27,8 @@ from training.heads_alone import train_heads
 from training.losses import pose_losses
 from training.order import batches
 from training.run import Run, _rate
-from training.train import averaged_network, start_network, train, training_data
+from training.start import averaged_network, start_network
+from training.train import train, training_data
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -23,12 +23,13 @@ from training.export import export_bundle
 from training.losses import Batch
 from training.prepare import read_source
 from training.progress import console
+from training.start import averaged_network
 from training.study.config import Study, System
 from training.study.fields import write_fields
 from training.study.measure import costs, measure
 from training.study.report import write_report
 from training.study.results import Result, read_results, result_file, write_result
-from training.train import averaged_network, train
+from training.train import train
 from training.truth import Truth, read_truth
 
 Picture = NDArray[np.uint8]

@@ -1,0 +1,185 @@
+"""What a network is before its first step, and what a checkpoint of it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import numpy_helper
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional
+
+from models.bundle import load_bundle
+from models.geometry import Size
+from models.manifest import PoseManifest
+from models.networks.batch_norm import fold_batch_norm
+from models.networks.encoders import TimmEncoder
+from models.networks.folded import FoldedTrunk
+from models.networks.heads import SimccHead
+from models.networks.pose import PoseNetwork
+from models.networks.tinypose import TinyPoseTrunk, load_pp_tinypose
+from training.config import Experiment
+from training.errors import DataError
+
+Weights = dict[str, Tensor]
+
+
+def shaped_network(experiment: Experiment) -> PoseNetwork:
+    """A network whose tensors are those of the experiment's checkpoints."""
+    network = PoseNetwork(experiment.shape)
+    if experiment.fold:
+        fold_batch_norm(network.encoder)
+    return network
+
+
+def averaged_network(experiment: Experiment, checkpoints: Sequence[Path]) -> PoseNetwork:
+    """The averaged weights of a checkpoint; of several of one run, their mean (a model soup)."""
+    network = shaped_network(experiment)
+    states = [torch.load(path, weights_only=True)["ema"] for path in checkpoints]
+    mean = {
+        name: torch.stack([state[name].double() for state in states]).mean(0).to(tensor.dtype)
+        for name, tensor in states[0].items()
+    }
+    network.load_state_dict(mean)
+    return network.eval()
+
+
+def start_network(experiment: Experiment) -> PoseNetwork:
+    """The network before its first step.
+
+    Raises:
+        BundleError: the start is a folder, and not of a bundle.
+        DataError: the start is of another encoder.
+    """
+    start = experiment.start
+    if start is not None and (start.is_dir() or start.suffix == ".pt"):
+        network = shaped_network(experiment)
+        if start.is_dir():
+            given = _of_bundle(network, start)
+        else:
+            given = torch.load(start, weights_only=True)["ema"]
+        _put(network, given, start, fresh_heads=experiment.fresh_heads)
+        return network
+    network = PoseNetwork(experiment.shape)
+    if start is not None and isinstance(network.encoder, TinyPoseTrunk):
+        own_head = load_pp_tinypose(network.encoder, start)
+        if "heatmap" in experiment.shape.heads and not experiment.fresh_heads:
+            network.heatmap.get_submodule("joints").load_state_dict(own_head)
+    elif start is not None and isinstance(network.encoder, TimmEncoder):
+        network.encoder.load_classifier(load_file(start))
+    elif start is not None:
+        raise DataError(f"{experiment.shape.encoder} starts from a checkpoint or a bundle")
+    if experiment.fold:
+        fold_batch_norm(network.encoder)
+    return network
+
+
+def _put(network: PoseNetwork, given: Weights, start: Path, *, fresh_heads: bool) -> None:
+    """Put in what fits.
+
+    Of another size of crop, linear layers are others; the warm-up trains what is new.
+    """
+    own = network.state_dict()
+    fit = {
+        name: tensor
+        for name, tensor in given.items()
+        if name in own and own[name].shape == tensor.shape
+        if name.startswith("encoder.") or not fresh_heads
+    }
+    lacking = [name for name in own if name.startswith("encoder.") and name not in fit]
+    if lacking:
+        raise DataError(f"{start} is of another encoder: it has no fitting {lacking[0]}")
+    network.load_state_dict(own | fit)
+
+
+def _of_bundle(network: PoseNetwork, folder: Path) -> Weights:
+    """The trunk, the heatmap head and the SimCC head of a bundle, for crops of any size.
+
+    The graphs of `tinypose` and `tinypose-dense` are those of the dense trunk. NerPE's head begins
+    anew: its batch norms are gone from its graph.
+
+    Raises:
+        DataError: the network is not of that trunk, or the bundle was not written here.
+    """
+    if not isinstance(network.encoder, FoldedTrunk):
+        raise DataError("a bundle starts only the encoder `tinypose-dense`, which is served")
+    bundle = load_bundle(folder)
+    manifest = bundle.pose
+    own = network.state_dict()
+    trunk = {
+        f"encoder.{name.removeprefix('owner.trunk.')}": tensor
+        for name, tensor in _initializers(bundle.file(manifest.encoder)).items()
+    }
+    # Normalisation's scale is in the stem's weights there.
+    for side in ("left", "right"):
+        name = f"encoder.stem.{side}.0.weight"
+        if name not in trunk:
+            raise DataError(f"{folder} has another trunk than `tinypose`")
+        trunk[name] = trunk[name] / network.normalise.scale[:, None, None]
+    # What units let pass is one and the same there, so that a graph need not have it again.
+    given = {name: own[name] for name in own if name.endswith(".keep.weight")} | trunk
+    heads = manifest.heads
+    if heads.heatmap is not None:
+        maps = _initializers(bundle.file(heads.heatmap.graph))
+        given |= _renamed(maps, "function.", "heatmap.")
+    if heads.simcc is not None and isinstance(network.simcc, SimccHead):
+        given |= _simcc(network, manifest, bundle.file(heads.simcc.graph))
+    return given
+
+
+def _simcc(network: PoseNetwork, manifest: PoseManifest, path: Path) -> Weights:
+    """The SimCC head's weights, its linear layers resampled to the network's own grid and bins."""
+    model = onnx.load(path)
+    found = _initializers(path)
+    given = _renamed(found, "function.joints.", "simcc.joints.")
+    shape = network.shape
+    crop = manifest.input.width, manifest.input.height
+    stride = network.encoder.stride
+    grids = (crop[0] // stride, crop[1] // stride), shape.grid(stride)
+    products = {
+        node.output[0]: node.input[1] for node in model.graph.node if node.op_type == "MatMul"
+    }
+    for node in model.graph.node:
+        if node.op_type != "Add" or not set(node.input) & set(products):
+            continue
+        first, second = node.input
+        product, bias = (first, second) if first in products else (second, first)
+        axis = bias.removeprefix("function.").removesuffix(".bias")
+        bins = shape.simcc.bins["xy".index(axis)]
+        weight = found[products[product]].T
+        given[f"simcc.{axis}.weight"] = _resampled(weight, grids, bins)
+        given[f"simcc.{axis}.bias"] = functional.interpolate(
+            found[bias][None, None], bins, mode="linear", align_corners=True
+        )[0, 0]
+    return given
+
+
+def _resampled(weight: Tensor, grids: tuple[Size, Size], bins: int) -> Tensor:
+    """(N, rows * columns) weights as those of another number of bins, on another grid.
+
+    A weight is a smooth function of where its bin and its cell lie in the crop.
+    """
+    (columns, rows), (own_columns, own_rows) = grids
+    block = weight.reshape(1, 1, -1, rows, columns)
+    size = (bins, own_rows, own_columns)
+    return functional.interpolate(block, size, mode="trilinear", align_corners=True)[0, 0].flatten(
+        1
+    )
+
+
+def _renamed(weights: Weights, old: str, new: str) -> Weights:
+    return {
+        new + name.removeprefix(old): tensor
+        for name, tensor in weights.items()
+        if name.startswith(old)
+    }
+
+
+def _initializers(path: Path) -> Weights:
+    return {
+        tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy())
+        for tensor in onnx.load(path).graph.initializer
+    }
