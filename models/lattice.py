@@ -34,11 +34,15 @@ def within_crop(
     Returns:
         (B, joints, h, w) float32; 0 outside the crop.
     """
-    inside_x = (columns >= -0.5) & (columns <= size[0] - 0.5)
-    inside_y = (rows >= -0.5) & (rows <= size[1] - 0.5)
+    across, down = _within(columns, size[0]), _within(rows, size[1])
     result = np.zeros((*maps, len(rows), len(columns)), np.float32)
-    xs, ys = columns[inside_x], rows[inside_y]
+    xs, ys = columns[across], rows[down]
     if len(xs) and len(ys) and all(maps):
-        values = sample(xs, ys)
-        result[:, :, inside_y[:, None] & inside_x] = values.reshape(*maps, len(ys) * len(xs))
+        result[:, :, down, across] = sample(xs, ys)
     return result
+
+
+def _within(at: NDArray[np.floating], side: int) -> slice:
+    """Which of ascending positions lie on a crop's side."""
+    first = int(np.searchsorted(at, -0.5))
+    return slice(first, int(np.searchsorted(at, side - 0.5, side="right")))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from models.arrays import Array, namespace, to_numpy
 from models.engines import Engine
 
-QUERIES = {"cpu": 1 << 9}
+QUERIES = {"cpu": 1 << 10}
 """By device the most positions of a call: what a core's own cache holds of their hidden layers."""
 
 MOST_QUERIES = 1 << 15

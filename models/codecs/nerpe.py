@@ -17,13 +17,33 @@ Field = Callable[[Array], Array]
 COARSE = 32
 """The lattice that `progressive` starts on, along the longer side (NerPE section 4.2)."""
 
-
 SAMPLES = 1 << 18
 """How many of a batch's lattice samples `standard` evaluates at a time: bounds its memory."""
 
-
 SPREAD = 5
 """Samples along each axis, of the field around a joint, that its spread is told by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refinement:
+    """How `progressive` goes on from one lattice to a finer one.
+
+    Attributes:
+        followed: the highest samples whose children are evaluated.
+        factor: children of each along either axis.
+        overlap: samples beyond them, on every side.
+    """
+
+    followed: int
+    factor: int
+    overlap: int = 0
+
+
+PUBLISHED = Refinement(followed=1, factor=4, overlap=1)
+"""NerPE-p's. It stays at the highest sample of the coarse lattice, and fields have broad tops."""
+
+ROBUST = Refinement(followed=5, factor=2)
+"""As few positions as `PUBLISHED`, and a fifth as many joints that are not where `standard` is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +55,13 @@ class NerpeCodec:
         sigma: of the targets, normalised; a Laplace one's scale b.
         target: what a perfect field has at a distance d of the joint, peak 1: `gaussian`,
             exp(-d^2 / 2 sigma^2), or `laplace`, exp(-d / sigma).
+        refinement: of `progressive`.
     """
 
     size: Size
     sigma: float
     target: Literal["gaussian", "laplace"] = "gaussian"
+    refinement: Refinement = ROBUST
 
     decodes = get_args(NerpeDecode)
 
@@ -73,21 +95,24 @@ class NerpeCodec:
             field: of a batch of crops.
             like: an array (B, ...) whose batch, dtype and device the positions take.
             decode: `standard` evaluates the whole lattice and takes its argmax; `progressive`
-                starts on a lattice of 32 and evaluates only around the peak of the one before.
+                starts on a lattice of 32 and evaluates only below the highest samples of the one
+                before.
             resolution: of the lattice; `progressive` rounds up to 32, 64, 128 ... .
 
         Returns:
             The joints and the resolution really used.
         """
         xp = namespace(like)
-        first = resolution if decode == "standard" else COARSE
-        index, peak = self._highest(field, like, first)
-        while first < resolution:
-            factor = 4 if first * 4 <= resolution or first * 2 < resolution else 2
-            first *= factor
-            index, peak = self._refine(field, like, index, factor, first)
-        points = self._centers(index, first, like)
-        return Decoded(denormalise(points, self.size), xp.clip(peak, 0.0, 1.0), first)
+        reached = resolution if decode == "standard" else COARSE
+        index, peak = self._highest(field, like, reached, last=reached >= resolution)
+        while reached < resolution:
+            factor = self.refinement.factor if reached * 2 < resolution else 2
+            reached *= factor
+            index, peak = self._refine(
+                field, like, index, factor, reached, last=reached >= resolution
+            )
+        points = self._centers(index[:, :, 0], reached, like)
+        return Decoded(denormalise(points, self.size), xp.clip(peak, 0.0, 1.0), reached)
 
     def spread(self, field: Field, points: Array) -> Array:
         """How widely the field's bumps lie around joints: a root mean square distance.
@@ -107,50 +132,85 @@ class NerpeCodec:
         squares = xp.sum(own * xp.sum(offset**2, axis=-1), axis=-1) / mass
         return xp.sqrt(squares) * (max(self.size) / 2)
 
-    def _highest(self, field: Field, like: Array, resolution: int) -> tuple[Array, Array]:
-        """The whole lattice's highest samples, the first of equal ones.
+    def _highest(
+        self, field: Field, like: Array, resolution: int, *, last: bool
+    ) -> tuple[Array, Array]:
+        """The whole lattice's highest samples.
+
+        Args:
+            field: of a batch of crops.
+            like: as `decode` has it.
+            resolution: of the lattice.
+            last: only the highest is wanted, as nothing follows.
 
         Returns:
-            (B, K, 2) their columns and rows, (B, K) their values.
+            (B, K, n, 2) columns and rows of those to follow, (B, K) the highest value.
         """
         xp = namespace(like)
         columns, rows = self.lattice(resolution)
+        count = 1 if last else self.refinement.followed
         step = max(1, SAMPLES // max(1, like.shape[0]))
-        numbers, peaks = [], []
+        numbers, highest = [], []
         for start in range(0, columns * rows, step):
             flat = xp.arange(start, min(start + step, columns * rows), device=like.device)
             index = xp.stack([flat % columns, flat // columns], axis=-1)
             positions = self._centers(index, resolution, like)
             values = field(xp.broadcast_to(positions[None], (like.shape[0], *positions.shape)))
-            numbers.append(xp.argmax(values, axis=1) + start)
-            peaks.append(xp.max(values, axis=1))
-        peak = xp.stack(peaks, axis=1)  # (B, parts, K)
-        part = xp.argmax(peak, axis=1)[:, None]
-        best = xp.take_along_axis(xp.stack(numbers, axis=1), part, axis=1)[:, 0]
-        return xp.stack([best % columns, best // columns], axis=-1), xp.max(peak, axis=1)
+            values = xp.permute_dims(values, (0, 2, 1))
+            best = _best(values, count)
+            numbers.append(best + start)
+            highest.append(xp.take_along_axis(values, best, axis=-1))
+        number, values = xp.concat(numbers, axis=-1), xp.concat(highest, axis=-1)
+        number = xp.take_along_axis(number, _best(values, count), axis=-1)
+        return xp.stack([number % columns, number // columns], axis=-1), xp.max(values, axis=-1)
 
     def _refine(
-        self, field: Field, like: Array, index: Array, factor: int, resolution: int
+        self, field: Field, like: Array, index: Array, factor: int, resolution: int, *, last: bool
     ) -> tuple[Array, Array]:
-        """One step of NerPE-p: the peak's children and one more on every side."""
+        """From samples of a lattice to the highest of their children on the next one.
+
+        Args:
+            field: of a batch of crops.
+            like: as `decode` has it.
+            index: (B, K, n, 2) columns and rows on the lattice before.
+            factor: how many times finer the next one is.
+            resolution: of the next one.
+            last: as `_highest` has it.
+
+        Returns:
+            As `_highest`.
+        """
         xp = namespace(like)
         batch, joints = index.shape[:2]
-        columns, rows = self.lattice(resolution)
-        side = factor + 2
-        offset = xp.arange(side, device=like.device) - 1
-        column = xp.clip(index[..., 0, None] * factor + offset, 0, columns - 1)  # (B, K, side)
-        row = xp.clip(index[..., 1, None] * factor + offset, 0, rows - 1)
-        window = _square(column, row)
-        own = _own(field, self._centers(window, resolution, like))
-        best = xp.argmax(own, axis=-1)
-        chosen = xp.broadcast_to(best[..., None, None], (batch, joints, 1, 2))
-        return xp.take_along_axis(window, chosen, axis=2)[:, :, 0], xp.max(own, axis=-1)
+        overlap = self.refinement.overlap
+        step = xp.arange(-overlap, factor + overlap, device=like.device)
+        children = index[..., None, :] * factor + _square(step, step)
+        most = xp.asarray(self.lattice(resolution), device=like.device) - 1
+        children = xp.minimum(xp.maximum(children, xp.zeros_like(most)), most)
+        children = xp.reshape(children, (batch, joints, -1, 2))
+        own = _own(field, self._centers(children, resolution, like))
+        best = _best(own, 1 if last else self.refinement.followed)
+        return xp.take_along_axis(children, best[..., None], axis=2), xp.max(own, axis=-1)
 
     def _centers(self, index: Array, resolution: int, like: Array) -> Array:
         """Sample indices -> normalised positions; u = (index + 0.5) * pitch - 0.5 (App. A.2)."""
         xp = namespace(like)
         pitch = max(self.size) / resolution
         return normalise((xp.astype(index, like.dtype) + 0.5) * pitch - 0.5, self.size)
+
+
+def _best(values: Array, count: int) -> Array:
+    """(..., n) to (..., count): where the highest are, highest first, of equal ones the first.
+
+    For so few, to look for one after the other is faster than to sort.
+    """
+    xp = namespace(values)
+    place = xp.arange(values.shape[-1], device=values.device)
+    best = [xp.argmax(values, axis=-1)]
+    for _ in range(count - 1):
+        values = xp.where(place == best[-1][..., None], -xp.inf, values)
+        best.append(xp.argmax(values, axis=-1))
+    return xp.stack(best, axis=-1)
 
 
 def _square(columns: Array, rows: Array) -> Array:

@@ -1,5 +1,6 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -7,6 +8,7 @@ import pytest
 
 from models.arrays import to_numpy
 from models.bundle import BUNDLES, Bundle, BundleError, load_bundle
+from models.cores import available_cores
 from models.engines import Engine, EngineError, load_engine
 from models.engines.auto import sample_crops
 from models.engines.graphs import GraphEngine, Run
@@ -202,6 +204,34 @@ def test_a_device_that_does_not_start_is_an_error_and_not_the_cpu(
     monkeypatch.setattr(ort, "get_available_providers", lambda: list(PROVIDERS.values()))
     with pytest.raises(EngineError, match="'cuda' was asked for but its driver did not start"):
         load_engine(bundle, device="cuda")
+
+
+@pytest.mark.parametrize(("device", "threads"), [("cpu", None), ("cpu", 3), ("cuda", None)])
+def test_sessions_are_told_what_neither_delays_nor_surprises(
+    monkeypatch: pytest.MonkeyPatch, device: str, threads: int | None
+) -> None:
+    told: dict[str, Any] = {}
+
+    class Session:
+        def __init__(
+            self, _: Path, options: ort.SessionOptions, providers: list[tuple[str, Any]]
+        ) -> None:
+            told.update(providers=dict(providers), threads=options.intra_op_num_threads)
+            told["spins"] = options.get_session_config_entry("session.intra_op.allow_spinning")
+
+        def get_providers(self) -> list[str]:
+            return list(told["providers"])
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: list(PROVIDERS.values()))
+    monkeypatch.setattr(ort, "preload_dlls", lambda: None)
+    monkeypatch.setattr(ort, "InferenceSession", Session)
+    open_session(Path("some.onnx"), device=device, threads=threads)
+    # A thread that spins takes a core from whoever decodes, and never lets an idle server rest.
+    assert told["spins"] == "0"
+    assert told["threads"] == (threads or available_cores())
+    # No trial of every convolution at each new shape, and float32 that is float32.
+    cuda = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
+    assert told["providers"] == {PROVIDERS[device]: cuda if device == "cuda" else {}}
 
 
 def test_an_unknown_device_is_an_error(bundle: Bundle) -> None:

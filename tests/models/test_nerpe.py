@@ -1,4 +1,6 @@
+import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from models.codecs import NerpeCodec, nerpe
+from models.codecs.nerpe import COARSE, PUBLISHED, ROBUST
 from models.geometry import denormalise, normalise
 from models.networks.nerpe import NerpeHead
 
@@ -17,6 +20,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SIZE = (192, 256)
 CODEC = NerpeCodec(SIZE, 0.06)
 SQUARE = NerpeCodec((128, 128), 0.06)
+PAPER = replace(SQUARE, refinement=PUBLISHED)
 
 kinds = pytest.mark.parametrize(
     "array",
@@ -117,7 +121,7 @@ def test_progressive_evaluates_the_published_windows() -> None:
         seen.append(denormalise(positions, SQUARE.size)[0])
         return bump(positions)
 
-    SQUARE.decode(field, np.empty((1, 0)), "progressive", 512)
+    PAPER.decode(field, np.empty((1, 0)), "progressive", 512)
     assert [len(points) for points in seen] == [32 * 32, 36, 36]
     for points, resolution, x, y in ((seen[1], 128, 67, 31), (seen[2], 512, 283, 135)):
         window = np.rint(_samples(SQUARE, points, resolution)).astype(int).tolist()
@@ -138,9 +142,43 @@ def test_progressive_stays_at_a_broad_peak_that_hides_a_sharp_one() -> None:
     np.testing.assert_allclose(_samples(SQUARE, coarse.points, 32), [[[16, 16]]], atol=1e-9)
     assert coarse.scores == pytest.approx(0.95)
     for resolution, index in ((128, 65), (512, 263)):
-        found = SQUARE.decode(field, like, "progressive", resolution)
+        found = PAPER.decode(field, like, "progressive", resolution)
         np.testing.assert_allclose(_samples(SQUARE, found.points, resolution), index, atol=1e-9)
     assert found.scores == pytest.approx(0.948994, abs=5e-7)
+
+
+def test_progressive_goes_to_the_higher_of_two_peaks_whatever_the_coarse_lattice_says() -> None:
+    # Between two samples of the coarse lattice, and upon one.
+    pitch = 2 / COARSE
+    higher, lower = _bump((4 * pitch, 4 * pitch), 0.06), _bump((-3.5 * pitch, -3.5 * pitch), 0.06)
+
+    def field(positions: Any) -> Any:  # noqa: ANN401
+        return np.maximum(higher(positions), 0.9 * lower(positions))
+
+    like = np.empty((1, 0))
+    standard = SQUARE.decode(field, like, "standard", 256)
+    for codec, found in ((SQUARE, True), (PAPER, False)):
+        progressive = codec.decode(field, like, "progressive", 256)
+        assert np.array_equal(progressive.points, standard.points) is found
+
+
+def test_progressive_follows_the_highest_samples_and_at_last_takes_one() -> None:
+    asked: list[Any] = []
+    bump = _bump((0.1234, -0.4567), 0.06)
+
+    def field(positions: Any) -> Any:  # noqa: ANN401
+        asked.append((denormalise(positions, SQUARE.size)[0], bump(positions)[0, :, 0]))
+        return bump(positions)
+
+    SQUARE.decode(field, np.empty((1, 0)), "progressive", 256)
+    assert [len(points) for points, _ in asked] == [32 * 32] + [ROBUST.followed * 4] * 3
+    resolution = COARSE
+    for (points, values), (children, _) in itertools.pairwise(asked):
+        highest = _samples(SQUARE, points[np.argsort(-values)[: ROBUST.followed]], resolution)
+        resolution *= 2
+        parents = np.rint(_samples(SQUARE, children, resolution)).astype(int) // 2
+        expected = np.repeat(np.rint(highest).astype(int), 4, axis=0)
+        assert sorted(parents.tolist()) == sorted(expected.tolist())
 
 
 @settings(max_examples=50)

@@ -1,0 +1,33 @@
+from contextlib import ExitStack
+
+import numpy as np
+import pytest
+
+from models.bundle import BUNDLES, load_bundle
+from service.catalog import ServedDetector
+from service.model_lanes import detector_lane
+from service.scheduler import Scheduler
+from service.work import Photo
+from tests.fakes import FakeDetector
+
+
+@pytest.mark.parametrize(("device", "passes"), [("cuda:0", 1), ("cpu", 3)])
+def test_photos_of_different_requests_share_a_pass_where_that_gains(
+    device: str, passes: int
+) -> None:
+    detector = FakeDetector(device=device)
+    lane = detector_lane(ServedDetector("n", detector, load_bundle(BUNDLES / "person-n")))
+    scheduler = Scheduler(8, clock=lambda: 0.0)
+    with ExitStack() as inside:
+        visits = [inside.enter_context(scheduler.admit(1.0)) for _ in range(3)]
+        photos = [Photo(np.zeros((90, width, 3), np.uint8)) for width in (60, 120, 180)]
+        futures = [
+            scheduler.submit(visit, lane, [photo])
+            for visit, photo in zip(visits, photos, strict=True)
+        ]
+        while detector.calls < passes:
+            scheduler.device.step()
+        found = [future.result(timeout=0).results[0] for future in futures]
+    assert detector.calls == passes
+    # To each request the people of its own photo.
+    assert [[box.width for box in boxes] for boxes in found] == [[60], [120], [180]]
