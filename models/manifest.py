@@ -101,7 +101,7 @@ class NerpeSpec(_HeadSpec):
     width: int = Field(ge=1, description="of the grid of cells")
     height: int = Field(ge=1)
     sigma: float = Field(gt=0, description="of the targets, in normalised positions")
-    decode: Literal["progressive", "standard"]
+    decode: Literal["progressive", "standard", "gaussian"]
     resolution: int = Field(ge=16, le=2048)
 
 

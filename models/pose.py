@@ -132,7 +132,8 @@ class PoseModel:
             features: of B crops.
             head: one of `heads`.
             decode: one of `decodes[head]`; None for the manifest's choice.
-            resolution: of NerPE's lattice along the crop's longer side; None for the manifest's.
+            resolution: of NerPE's lattice along the crop's longer side; None for the manifest's,
+                or for what `gaussian` begins at.
             sigma: also how far off each joint may be.
             check: called now and then in long work, which it ends by raising.
 
@@ -156,7 +157,9 @@ class PoseModel:
             spec = self.manifest.heads.nerpe
             assert spec is not None
             field = self._field(features, check)
-            decoded = self._nerpe.decode(field, field.cells, decode, resolution or spec.resolution)  # type: ignore[arg-type]
+            if decode != "gaussian":
+                resolution = resolution or spec.resolution
+            decoded = self._nerpe.decode(field, field.cells, decode, resolution)  # type: ignore[arg-type]
             spread = partial(self._nerpe.spread, field)
         if calibration is None:
             return decoded.on_host()

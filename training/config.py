@@ -104,7 +104,7 @@ class Serving(_Strict):
     window: float = Field(2.0, gt=0, description="of the expectation, sigmas around the peak")
     heatmap: Literal["dark", "quarter", "argmax"] = "dark"
     blur: int = Field(11, ge=1, description="DARK's kernel in cells")
-    nerpe: Literal["progressive", "standard"] = "progressive"
+    nerpe: Literal["progressive", "standard", "gaussian"] = "gaussian"
     resolution: int = Field(512, ge=16, le=2048)
     largest_batch: int = 32
     checkpoints: str = Field("of the last step", description="which averaged weights are served")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from rich.progress import track
 
+from models.codecs.nerpe import FITTED
 from models.detectors import Detector
 from models.pose import PoseModel
 from models.predictor import Encoded, HeadChoice, Person, Predictor
@@ -47,6 +48,8 @@ def readings_of(model: PoseModel, *, standard: int | None = None) -> list[HeadCh
                 readings.append(HeadChoice(head, decode))
             elif decode == "standard" and standard is not None:
                 readings.append(HeadChoice(head, decode, standard))
+            elif decode == "gaussian":
+                readings.append(HeadChoice(head, decode, FITTED))
             elif decode == "progressive" and model.manifest.heads.nerpe is not None:
                 readings.append(HeadChoice(head, decode, model.manifest.heads.nerpe.resolution))
     return readings

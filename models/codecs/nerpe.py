@@ -10,7 +10,7 @@ from models.arrays import Array, namespace
 from models.codecs.decoded import Decoded
 from models.geometry import Size, denormalise, normalise
 
-NerpeDecode = Literal["progressive", "standard"]
+NerpeDecode = Literal["progressive", "standard", "gaussian"]
 Field = Callable[[Array], Array]
 """(B, Q, 2) normalised positions -> (B, Q, K) values."""
 
@@ -22,6 +22,13 @@ SAMPLES = 1 << 18
 
 SPREAD = 5
 """Samples along each axis, of the field around a joint, that its spread is told by."""
+
+
+FITTED = 64
+"""The lattice whose peak `gaussian` begins at, unless told: what is fitted reaches further."""
+
+REACH = 1.5
+"""How far from there, in sigmas of the targets, the field is fitted and may move the joint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +94,11 @@ class NerpeCodec:
         return columns, rows
 
     def decode(
-        self, field: Field, like: Array, decode: NerpeDecode = "progressive", resolution: int = 512
+        self,
+        field: Field,
+        like: Array,
+        decode: NerpeDecode = "progressive",
+        resolution: int | None = None,
     ) -> Decoded:
         """The field's peaks.
 
@@ -96,13 +107,16 @@ class NerpeCodec:
             like: an array (B, ...) whose batch, dtype and device the positions take.
             decode: `standard` evaluates the whole lattice and takes its argmax; `progressive`
                 starts on a lattice of 32 and evaluates only below the highest samples of the one
-                before.
-            resolution: of the lattice; `progressive` rounds up to 32, 64, 128 ... .
+                before; `gaussian` goes on from there, whichever samples there are, to the middle
+                of the Gaussian that the field around it is most like.
+            resolution: of the lattice; all but `standard` round up to 32, 64, 128 ... . None for
+                512, and for the 64 that `gaussian` begins at.
 
         Returns:
             The joints and the resolution really used.
         """
         xp = namespace(like)
+        resolution = resolution or (FITTED if decode == "gaussian" else 512)
         reached = resolution if decode == "standard" else COARSE
         index, peak = self._highest(field, like, reached, last=reached >= resolution)
         while reached < resolution:
@@ -112,6 +126,8 @@ class NerpeCodec:
                 field, like, index, factor, reached, last=reached >= resolution
             )
         points = self._centers(index[:, :, 0], reached, like)
+        if decode == "gaussian":
+            points = points + self._to_middle(field, points)
         return Decoded(denormalise(points, self.size), xp.clip(peak, 0.0, 1.0), reached)
 
     def spread(self, field: Field, points: Array) -> Array:
@@ -131,6 +147,29 @@ class NerpeCodec:
         mass = xp.clip(xp.sum(own, axis=-1), 1e-30, None)
         squares = xp.sum(own * xp.sum(offset**2, axis=-1), axis=-1) / mass
         return xp.sqrt(squares) * (max(self.size) / 2)
+
+    def _to_middle(self, field: Field, points: Array) -> Array:
+        """How far the Gaussian's middle is, (B, K, 2), for peaks (B, K, 2), both normalised.
+
+        The logarithm of a Gaussian is a parabola, the same along both axes, here of least squares.
+        A square weighs as much as the value's own square, so that it is the field's error and not
+        the logarithm's that is small (Guo 2011).
+        """
+        xp = namespace(points)
+        steps = xp.linspace(-REACH, REACH, SPREAD, dtype=points.dtype, device=points.device)
+        offset = _square(steps, steps)
+        own = _own(field, points[:, :, None, :] + offset * self.sigma)
+        own = xp.clip(own, 1e-3, None)
+        square = xp.sum(offset**2, axis=-1)
+        terms = xp.stack([xp.ones_like(square), offset[:, 0], offset[:, 1], square], axis=0)
+        weighted = terms * (own**2)[:, :, None, :]  # (B, K, 4, Q)
+        # Of a field that is nowhere anything, the sums are all but 0: it moves nothing.
+        ridge = 1e-8 * xp.eye(4, dtype=points.dtype, device=points.device)
+        normal = weighted @ terms.T + ridge
+        parabola = xp.linalg.solve(normal, weighted @ xp.log(own)[..., None])[..., 0]
+        # One that opens upwards, or hardly bends, has its middle nowhere near.
+        bend = xp.clip(parabola[..., 3:], None, -0.05)
+        return xp.clip(-parabola[..., 1:3] / (2 * bend), -REACH, REACH) * self.sigma
 
     def _highest(
         self, field: Field, like: Array, resolution: int, *, last: bool

@@ -11,7 +11,9 @@ from service.heatmaps import Format, Frame
 from service.photo import MAX_PEOPLE
 
 HeadName = Literal["simcc", "nerpe", "heatmap"]
-DecodeName = Literal["expectation", "argmax", "progressive", "standard", "dark", "quarter"]
+DecodeName = Literal[
+    "expectation", "argmax", "progressive", "standard", "gaussian", "dark", "quarter"
+]
 PoseFormat = Literal["json", "coco", "openpose", "png"]
 
 
@@ -67,15 +69,17 @@ class PoseQuery(PhotoQuery):
     )
     decode: DecodeName | None = Field(
         default=None,
-        description="`simcc`: expectation, argmax; `nerpe`: progressive, standard; `heatmap`: "
-        "dark, quarter, argmax; the manifest's choice. Of several heads those take it that know it",
+        description="`simcc`: expectation, argmax; `nerpe`: gaussian, progressive, standard; "
+        "`heatmap`: dark, quarter, argmax; the manifest's choice. Of several heads those take it "
+        "that know it",
     )
     resolution: int | None = Field(
         default=None,
         ge=16,
         le=2048,
         description="the lattice that `nerpe` is decoded on, along the crop's longer side; "
-        "`progressive` rounds up to 32, 64, ... 2048; the manifest's choice",
+        "all but `standard` round up to 32, 64, ... 2048; the manifest's choice, and 64 where "
+        "`gaussian` begins",
     )
     max_people: int = Field(
         default=MAX_PEOPLE,

@@ -116,7 +116,7 @@ def test_a_decode_is_for_the_heads_that_know_it(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize(("decode", "asked", "used"), [
     ("standard", 100, 100), ("progressive", 100, 128), ("progressive", 16, 32),
-    ("progressive", 2048, 2048),
+    ("progressive", 2048, 2048), ("gaussian", 100, 128),
 ])  # fmt: skip
 def test_the_answer_says_which_resolution_was_used(
     client: httpx.Client, decode: str, asked: int, used: int

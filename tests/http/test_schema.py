@@ -28,8 +28,8 @@ POSE, POST, GET = ("/pose", "post"), ("/heatmap", "post"), ("/heatmap", "get")
 HEADS = {"simcc", "nerpe", "heatmap"}
 PARAMETERS: dict[str, tuple[set[tuple[str, str]], dict[str, Any]]] = {
     "head": ({POSE, POST, GET}, {}),
-    "decode": ({POSE}, {"enum": {"expectation", "argmax", "progressive", "standard", "dark",
-                                 "quarter"}}),
+    "decode": ({POSE}, {"enum": {"expectation", "argmax", "progressive", "standard",
+                                 "gaussian", "dark", "quarter"}}),
     "resolution": ({POSE, POST, GET}, {"minimum": 16, "maximum": 2048}),
     "model": ({POSE, POST}, {}),
     "detector": ({POSE, POST}, {}),

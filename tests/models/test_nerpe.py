@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from models.codecs import NerpeCodec, nerpe
-from models.codecs.nerpe import COARSE, PUBLISHED, ROBUST
+from models.codecs.nerpe import COARSE, FITTED, PUBLISHED, REACH, ROBUST
 from models.geometry import denormalise, normalise
 from models.networks.nerpe import NerpeHead
 
@@ -126,6 +126,54 @@ def test_progressive_evaluates_the_published_windows() -> None:
     for points, resolution, x, y in ((seen[1], 128, 67, 31), (seen[2], 512, 283, 135)):
         window = np.rint(_samples(SQUARE, points, resolution)).astype(int).tolist()
         assert window == [[x + i, y + j] for j in range(6) for i in range(6)]
+
+
+@kinds
+@settings(max_examples=30)
+@given(x=st.floats(6, 185), y=st.floats(6, 249), width=st.floats(0.04, 0.12))
+def test_gaussian_finds_what_lies_between_samples(
+    array: Function, x: float, y: float, width: float
+) -> None:
+    center = normalise(np.array([x, y]), SIZE)
+    field = _bump((float(center[0]), float(center[1])), width)
+    decoded = CODEC.decode(field, array(np.empty((1, 0))), "gaussian")
+    assert decoded.resolution == FITTED
+    # A lattice of 64 has a pitch of 4 px.
+    np.testing.assert_allclose(np.asarray(decoded.points), [[[x, y]]], atol=0.02)
+
+
+@kinds
+def test_gaussian_moves_no_further_than_it_has_looked(array: Function) -> None:
+    def rising(positions: Any) -> Any:  # noqa: ANN401
+        return (0.3 + 0.2 * positions[..., 0])[..., None]
+
+    def nothing(positions: Any) -> Any:  # noqa: ANN401
+        return 0 * positions[..., :1]
+
+    like = array(np.empty((1, 0)))
+    most = REACH * CODEC.sigma * max(SIZE) / 2 * 2**0.5 + 1e-3
+    for field in (rising, nothing):
+        peak = CODEC.decode(field, like, "progressive", FITTED)
+        found = CODEC.decode(field, like, "gaussian")
+        moved = np.asarray(found.points) - np.asarray(peak.points)
+        assert np.isfinite(moved).all()
+        assert np.linalg.norm(moved) <= (most if field is rising else 1e-3)
+
+
+def test_gaussian_is_steadier_than_the_highest_sample() -> None:
+    """What is added to a field, and has a peak of its own there, hardly moves the fit."""
+    bump, ripple = _bump((0.1, -0.2), 0.06), _bump((0.12, -0.18), 0.008)
+
+    def field(positions: Any) -> Any:  # noqa: ANN401
+        return bump(positions) + 0.15 * ripple(positions)
+
+    like = np.empty((1, 0))
+    true = denormalise(np.array([0.1, -0.2]), SIZE)
+    errors = [
+        np.linalg.norm(np.asarray(CODEC.decode(field, like, decode, 512).points)[0, 0] - true)
+        for decode in ("progressive", "gaussian")
+    ]
+    assert errors[1] < 0.3 * errors[0]
 
 
 def test_progressive_stays_at_a_broad_peak_that_hides_a_sharp_one() -> None:

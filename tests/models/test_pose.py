@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from models.bundle import BUNDLES, load_bundle
 from models.calibration import Calibration, Curve
+from models.codecs.nerpe import FITTED
 from models.engines import load_engine
 from models.features import Features
 from models.geometry import Box, CropGeometry
@@ -19,6 +20,7 @@ HEADS = ("simcc", "nerpe", "heatmap")
 DECODES = [
     ("simcc", "expectation"),
     ("simcc", "argmax"),
+    ("nerpe", "gaussian"),
     ("nerpe", "progressive"),
     ("nerpe", "standard"),
     ("heatmap", "dark"),
@@ -121,7 +123,7 @@ def test_every_decode_answers_joints_in_the_crop(
     assert (decoded.scores <= 1).all()
     spec = model.manifest.heads.nerpe
     assert spec
-    used = {"standard": 64, "progressive": spec.resolution}.get(decode)
+    used = {"standard": 64, "progressive": spec.resolution, "gaussian": FITTED}.get(decode)
     assert decoded.resolution == used
 
 
