@@ -44,8 +44,10 @@ def reference(bundle: Bundle) -> Engine:
 
 
 @pytest.fixture(scope="module")
-def crops() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (3, 256, 192, 3), dtype=np.uint8)
+def crops(bundle: Bundle) -> np.ndarray:
+    entry = bundle.pose.input
+    shape = (3, entry.height, entry.width, 3)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
 def test_an_engine_says_what_it_runs_on(bundle: Bundle, engine: Engine) -> None:
@@ -91,8 +93,8 @@ def test_graphs_answer_in_the_shapes_that_the_manifest_states(
     features = engine.encode(crops)
     assert features.shape == (3, *bundle.pose.feature_shape)
     x, y = engine.head("simcc", features)
-    assert x.shape == (3, 17, 192 * heads.simcc.split)
-    assert y.shape == (3, 17, 256 * heads.simcc.split)
+    assert x.shape == (3, 17, bundle.pose.input.width * heads.simcc.split)
+    assert y.shape == (3, 17, bundle.pose.input.height * heads.simcc.split)
     (maps,) = engine.head("heatmap", features)
     assert maps.shape == (3, 17, heads.heatmap.height, heads.heatmap.width)
     (cells,) = engine.head("nerpe", features)
@@ -120,9 +122,9 @@ def test_a_batch_answers_as_its_crops_alone_do(engine: Engine, crops: np.ndarray
         np.testing.assert_allclose(engine.field(cells[one], points[one]), values[one], atol=1e-4)
 
 
-def test_extreme_crops_stay_finite(engine: Engine) -> None:
+def test_extreme_crops_stay_finite(engine: Engine, crops: np.ndarray) -> None:
     for value in (0, 255):
-        features = engine.encode(np.full((1, 256, 192, 3), value, np.uint8))
+        features = engine.encode(np.full_like(crops[:1], value))
         assert np.isfinite(to_numpy(features)).all()
         for head in ("simcc", "heatmap", "nerpe"):
             assert all(np.isfinite(to_numpy(part)).all() for part in engine.head(head, features))

@@ -176,7 +176,7 @@ def test_a_reference_that_finds_nobody_is_no_measure(bundle: Bundle, real: Engin
 
 def test_the_gate_looks_at_people(bundle: Bundle, real: Engine) -> None:
     crops = sample_crops(bundle)
-    assert crops.shape == (4, 256, 192, 3)
+    assert crops.shape == (4, bundle.pose.input.height, bundle.pose.input.width, 3)
     assert accurate(real, bundle, real) is real
     assert set(measure({"a": real}, crops)) == {"a"}
 

@@ -152,6 +152,7 @@ def test_a_failure_of_the_server_is_told_and_over_with_the_next_call(
 def test_a_batch_beyond_the_configuration_is_the_servers_to_refuse(
     bundle: Bundle, engine: Engine
 ) -> None:
-    rows = bundle.pose.input.largest_batch + 1
+    entry = bundle.pose.input
+    shape = (entry.largest_batch + 1, entry.height, entry.width, 3)
     with pytest.raises(EngineError, match="shape"):
-        engine.encode(np.zeros((rows, 256, 192, 3), np.uint8))
+        engine.encode(np.zeros(shape, np.uint8))

@@ -7,17 +7,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.geometry import Box
+from models.geometry import Box, Size
 from models.nerpe_lattice import SURPRISE, sample_lattice
 from models.pose import PoseModel
 from service.doctor import SAMPLE
 from tests.models.bumps import SIGMA, SIZE, Bumps, Floats, asked, bumps
 
 
-def lattice(resolution: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def lattice(resolution: int, size: Size = SIZE) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Columns and rows over the whole crop, `resolution` along its longer side."""
-    pitch = max(SIZE) / resolution
-    return tuple(np.arange(-0.5 + pitch / 2, side - 0.5, pitch) for side in SIZE)  # type: ignore[return-value]
+    pitch = max(size) / resolution
+    columns, rows = (np.arange(-0.5 + pitch / 2, side - 0.5, pitch) for side in size)
+    return columns, rows
 
 
 def written_out(
@@ -147,15 +148,17 @@ def test_of_a_real_person_a_heatmap_is_exact_enough_for_a_fraction_of_the_work(
     _, (crop,) = model.cut(image, [Box(0, 0, width / 2, height)])
     features = model.encode(crop[None])
     positions = counted(model, monkeypatch)
-    exact = model.field(features, "nerpe", *lattice(256), exact=True)[0]
-    assert positions() == 192 * 256
+    samples = lattice(256, model.size)
+    whole = len(samples[0]) * len(samples[1])
+    exact = model.field(features, "nerpe", *samples, exact=True)[0]
+    assert positions() == whole
     assert exact.max() > 0.5
-    every = model.field(features, "nerpe", *lattice(256))[0]
-    assert positions() < 192 * 256 / 4
+    every = model.field(features, "nerpe", *samples)[0]
+    assert positions() < whole / 4
     assert np.quantile(np.abs(every - exact), 0.999) < SURPRISE
     for joint in range(0, 17, 4):
-        one = model.field(features, "nerpe", *lattice(256), keypoints=[joint])[0, 0]
-        assert positions() < 192 * 256 / 15
+        one = model.field(features, "nerpe", *samples, keypoints=[joint])[0, 0]
+        assert positions() < whole / 15
         difference = np.abs(one - exact[joint])
         assert np.quantile(difference, 0.999) < SURPRISE
         assert np.quantile(difference[exact[joint] > 0.05], 0.999) < 1.5 * SURPRISE
@@ -165,11 +168,12 @@ def test_of_a_real_person_a_heatmap_is_exact_enough_for_a_fraction_of_the_work(
 def test_progressive_evaluates_less_than_an_eighteenth_of_what_standard_does(
     model: PoseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    features = model.encode(np.full((1, 256, 192, 3), 128, np.uint8))
+    features = model.encode(np.full((1, *model.size[::-1], 3), 128, np.uint8))
     positions = counted(model, monkeypatch)
     model.decode(features, "nerpe", "standard", 256)
     standard = positions()
-    assert standard == 192 * 256
+    columns = -(-256 * model.size[0] // model.size[1])
+    assert standard == columns * 256
     for resolution in (256, 512, 1024):
         model.decode(features, "nerpe", "progressive", resolution)
         assert positions() < standard / 18

@@ -53,10 +53,10 @@ def calibrated(model: PoseModel) -> PoseModel:
 
 
 @pytest.fixture(scope="module")
-def crops() -> NDArray[np.uint8]:
+def crops(model: PoseModel) -> NDArray[np.uint8]:
     """Smooth colours: what the network says of them means nothing, but it says it again."""
     coarse = np.random.default_rng(0).integers(0, 256, (3, 8, 6, 3), dtype=np.uint8)
-    return np.stack([cv2.resize(crop, (192, 256)) for crop in coarse]).astype(np.uint8)
+    return np.stack([cv2.resize(crop, model.size) for crop in coarse]).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -75,16 +75,19 @@ def people(model: PoseModel, data: Path) -> NDArray[np.uint8]:
     return np.stack(model.cut(rgb, boxes)[1])
 
 
-def _lattice(pitch: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _lattice(model: PoseModel, pitch: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sample centres over the whole crop."""
-    return tuple(np.arange(-0.5 + pitch / 2, side - 0.5, pitch) for side in (192, 256))  # type: ignore[return-value]
+    columns, rows = (np.arange(-0.5 + pitch / 2, side - 0.5, pitch) for side in model.size)
+    return columns, rows
 
 
 # What a model knows of itself
 
 
 def test_a_model_is_what_its_manifest_says(model: PoseModel) -> None:
-    assert (model.name, model.size, model.keypoints) == ("pose-s", (192, 256), COCO17)
+    assert (model.name, model.keypoints) == ("pose-s", COCO17)
+    entry = model.manifest.input
+    assert model.size == (entry.width, entry.height)
     assert model.heads == HEADS
     assert model.default_head in HEADS
     for head in HEADS:
@@ -99,7 +102,7 @@ def test_crops_are_cut_as_the_manifest_says(model: PoseModel) -> None:
     box = Box(40, 50, 100, 200)
     (geometry,), (pixels,) = model.cut(image, [box])
     crop = model.manifest.crop
-    expected = CropGeometry.from_box(box, (192, 256), matrix=crop.matrix, padding=crop.padding)
+    expected = CropGeometry.from_box(box, model.size, matrix=crop.matrix, padding=crop.padding)
     np.testing.assert_array_equal(geometry.matrix, expected.matrix)
     np.testing.assert_array_equal(pixels, expected.cut(image))
     with pytest.raises(ValueError, match="no area"):
@@ -118,7 +121,7 @@ def test_every_decode_answers_joints_in_the_crop(
     assert decoded.points.shape == (3, 17, 2)
     assert decoded.scores.shape == (3, 17)
     assert (decoded.points > -8).all()
-    assert (decoded.points < [200, 264]).all()
+    assert (decoded.points < np.array(model.size) + 8).all()
     assert (decoded.scores >= 0).all()
     assert (decoded.scores <= 1).all()
     spec = model.manifest.heads.nerpe
@@ -143,7 +146,7 @@ def test_nerpe_is_decoded_on_the_lattice_asked_for(model: PoseModel, features: F
         assert model.decode(features[:1], "nerpe", "progressive", asked).resolution == used
     found = model.decode(features[:1], "nerpe", "standard", 48)
     assert found.resolution == 48
-    index = (found.points + 0.5) * 48 / 256 - 0.5
+    index = (found.points + 0.5) * 48 / max(model.size) - 0.5
     np.testing.assert_allclose(index, np.rint(index), atol=1e-3)
 
 
@@ -155,7 +158,9 @@ def test_samples_on_the_cells_own_centres_have_values(
     # second cell to weigh.
     decoded = model.decode(features[:1], "nerpe", "standard", resolution)
     assert np.isfinite(decoded.scores).all()
-    field = model.field(features[:1], "nerpe", *_lattice(256 / resolution), exact=True)
+    field = model.field(
+        features[:1], "nerpe", *_lattice(model, max(model.size) / resolution), exact=True
+    )
     assert np.isfinite(field).all()
     assert field.max((-2, -1)) == pytest.approx(decoded.scores, abs=1e-5)
 
@@ -223,10 +228,12 @@ def test_of_the_fields_simcc_s_alone_is_as_high_as_the_calibrated_score(
     model: PoseModel, calibrated: PoseModel, features: Features
 ) -> None:
     scores = calibrated.decode(features, "simcc", "argmax").scores
-    field = calibrated.field(features, "simcc", *_lattice(0.5))
+    field = calibrated.field(features, "simcc", *_lattice(model, 0.5))
     np.testing.assert_allclose(field.max((-2, -1)), scores, rtol=0.05)
     for head in ("nerpe", "heatmap"):
-        raw, own = (each.field(features[:1], head, *_lattice(8)) for each in (model, calibrated))
+        raw, own = (
+            each.field(features[:1], head, *_lattice(model, 8)) for each in (model, calibrated)
+        )
         np.testing.assert_array_equal(raw, own)
 
 
@@ -262,7 +269,7 @@ def test_kept_features_take_half_the_memory_and_none_of_the_batch_s(features: Fe
 def test_kept_features_answer_nearly_as_fresh_ones(
     model: PoseModel, features: Features, head: str
 ) -> None:
-    lattice = _lattice(4)
+    lattice = _lattice(model, 4)
     fresh, kept = (model.field(part, head, *lattice) for part in (features, features.half()))
     np.testing.assert_allclose(kept, fresh, atol=0.01)
 
@@ -286,7 +293,7 @@ def test_with_flip_a_mirrored_crop_has_the_mirrored_field(
     model: PoseModel, crops: NDArray[np.uint8], features: Features, head: str
 ) -> None:
     mirrored = model.encode(np.ascontiguousarray(crops[:, :, ::-1]), flip=True)
-    columns, rows = _lattice(3)
+    columns, rows = _lattice(model, 3)
     own = model.field(features, head, columns, rows, exact=True)
     other = model.field(mirrored, head, columns, rows, exact=True)
     # SimCC's last bin has no counterpart in the mirrored crop.
@@ -306,9 +313,9 @@ def test_with_flip_a_mirrored_person_has_mirrored_joints(
     )
     np.testing.assert_allclose(other.scores[:, MIRROR], own.scores, atol=5e-3)
     clear = own.scores > 0.5
-    expected = own.points * [-1, 1] + [191, 0]
+    expected = own.points * [-1, 1] + [model.size[0] - 1, 0]
     # On a lattice, equal neighbours of a peak that lies between them are chosen from one side.
-    atol = 256 / 64 + 0.01 if decode == "standard" else 0.6
+    atol = max(model.size) / 64 + 0.01 if decode == "standard" else 0.6
     np.testing.assert_allclose(other.points[:, MIRROR][clear], expected[clear], atol=atol)
 
 
@@ -347,7 +354,7 @@ def test_a_field_is_0_outside_the_crop(model: PoseModel, features: Features, hea
 
 @heads
 def test_a_field_stays_between_0_and_1(model: PoseModel, features: Features, head: str) -> None:
-    field = model.field(features, head, *_lattice(2))
+    field = model.field(features, head, *_lattice(model, 2))
     assert field.shape == (3, 17, 128, 96)
     assert (field >= 0).all()
     assert (field <= 1).all()
@@ -357,7 +364,7 @@ def test_a_field_stays_between_0_and_1(model: PoseModel, features: Features, hea
 def test_joints_are_chosen_by_index_in_any_order(
     model: PoseModel, features: Features, head: str
 ) -> None:
-    lattice = _lattice(2)
+    lattice = _lattice(model, 2)
     every = model.field(features, head, *lattice, exact=True)
     some = model.field(features, head, *lattice, keypoints=[9, 0], exact=True)
     np.testing.assert_allclose(some, every[:, [9, 0]], atol=1e-6)
@@ -368,7 +375,7 @@ def test_joints_are_chosen_by_index_in_any_order(
 def test_a_field_of_one_sample_is_that_sample(
     model: PoseModel, features: Features, head: str
 ) -> None:
-    columns, rows = _lattice(8)
+    columns, rows = _lattice(model, 8)
     every = model.field(features, head, columns, rows, exact=True)
     one = model.field(features, head, columns[7:8], rows[20:21])
     np.testing.assert_allclose(one, every[:, :, 20:21, 7:8], atol=1e-6)
@@ -394,7 +401,7 @@ def test_refining_a_person_s_field_changes_nothing_that_can_be_seen(
 ) -> None:
     features = model.encode(people[:1])
     refined, exact = (
-        model.field(features, "nerpe", *_lattice(1), keypoints=[0, 10], exact=exact)
+        model.field(features, "nerpe", *_lattice(model, 1), keypoints=[0, 10], exact=exact)
         for exact in (False, True)
     )
     error = np.abs(refined - exact)
