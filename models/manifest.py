@@ -102,7 +102,7 @@ class NerpeSpec(_HeadSpec):
     height: int = Field(ge=1)
     sigma: float = Field(gt=0, description="of the targets, in normalised positions")
     decode: Literal["progressive", "standard", "gaussian"]
-    resolution: int = Field(ge=16, le=2048)
+    resolution: int = Field(ge=16, le=2048, description="of the lattice of that decode")
 
 
 class Heads(_Strict):

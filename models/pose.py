@@ -13,6 +13,7 @@ from models.arrays import Array, namespace, to_numpy
 from models.bundle import Bundle, weights_digest
 from models.calibration import Calibration
 from models.codecs import Decoded, HeatmapCodec, NerpeCodec, SimccCodec
+from models.codecs.nerpe import LATTICES
 from models.engines import Engine, Floats
 from models.features import Features
 from models.geometry import Box, CropGeometry
@@ -132,8 +133,7 @@ class PoseModel:
             features: of B crops.
             head: one of `heads`.
             decode: one of `decodes[head]`; None for the manifest's choice.
-            resolution: of NerPE's lattice along the crop's longer side; None for the manifest's,
-                or for what `gaussian` begins at.
+            resolution: of NerPE's lattice along the crop's longer side; None for `lattice`'s.
             sigma: also how far off each joint may be.
             check: called now and then in long work, which it ends by raising.
 
@@ -154,11 +154,8 @@ class PoseModel:
             decoded = self._heatmap.decode(maps, decode)  # type: ignore[arg-type]
             spread = partial(self._heatmap.spread, maps)
         else:
-            spec = self.manifest.heads.nerpe
-            assert spec is not None
             field = self._field(features, check)
-            if decode != "gaussian":
-                resolution = resolution or spec.resolution
+            resolution = resolution or self.lattice(decode)
             decoded = self._nerpe.decode(field, field.cells, decode, resolution)  # type: ignore[arg-type]
             spread = partial(self._nerpe.spread, field)
         if calibration is None:
@@ -168,6 +165,12 @@ class PoseModel:
             scores=calibration.score(decoded.scores),
             sigmas=calibration.sigma(spread(decoded.points)) if sigma else None,
         ).on_host()
+
+    def lattice(self, decode: str) -> int:
+        """NerPE's resolution where nobody says: the manifest's for its own decode."""
+        spec = self.manifest.heads.nerpe
+        assert spec is not None
+        return spec.resolution if decode == spec.decode else LATTICES[decode]  # type: ignore[index]
 
     def calibration(self, head: str) -> Calibration | None:
         """What a head's scores and spreads are worth; None where that was not measured."""

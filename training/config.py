@@ -105,7 +105,7 @@ class Serving(_Strict):
     heatmap: Literal["dark", "quarter", "argmax"] = "dark"
     blur: int = Field(11, ge=1, description="DARK's kernel in cells")
     nerpe: Literal["progressive", "standard", "gaussian"] = "gaussian"
-    resolution: int = Field(512, ge=16, le=2048)
+    resolution: int = Field(64, ge=16, le=2048, description="of the lattice of that decode")
     largest_batch: int = 32
     checkpoints: str = Field("of the last step", description="which averaged weights are served")
     data: str = Field(description="what the weights learnt from")

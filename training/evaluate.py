@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 from rich.progress import track
 
-from models.codecs.nerpe import FITTED
 from models.detectors import Detector
 from models.pose import PoseModel
 from models.predictor import Encoded, HeadChoice, Person, Predictor
@@ -46,12 +45,10 @@ def readings_of(model: PoseModel, *, standard: int | None = None) -> list[HeadCh
         for decode in model.decodes[head]:
             if head != "nerpe":
                 readings.append(HeadChoice(head, decode))
-            elif decode == "standard" and standard is not None:
+            elif decode != "standard":
+                readings.append(HeadChoice(head, decode, model.lattice(decode)))
+            elif standard is not None:
                 readings.append(HeadChoice(head, decode, standard))
-            elif decode == "gaussian":
-                readings.append(HeadChoice(head, decode, FITTED))
-            elif decode == "progressive" and model.manifest.heads.nerpe is not None:
-                readings.append(HeadChoice(head, decode, model.manifest.heads.nerpe.resolution))
     return readings
 
 

@@ -24,8 +24,8 @@ SPREAD = 5
 """Samples along each axis, of the field around a joint, that its spread is told by."""
 
 
-FITTED = 64
-"""The lattice whose peak `gaussian` begins at, unless told: what is fitted reaches further."""
+LATTICES: dict[NerpeDecode, int] = {"progressive": 512, "standard": 512, "gaussian": 64}
+"""Where nobody says. What `gaussian` fits reaches further than the pitch of a coarse one."""
 
 REACH = 1.5
 """How far from there, in sigmas of the targets, the field is fitted and may move the joint."""
@@ -110,13 +110,13 @@ class NerpeCodec:
                 before; `gaussian` goes on from there, whichever samples there are, to the middle
                 of the Gaussian that the field around it is most like.
             resolution: of the lattice; all but `standard` round up to 32, 64, 128 ... . None for
-                512, and for the 64 that `gaussian` begins at.
+                that of `LATTICES`.
 
         Returns:
             The joints and the resolution really used.
         """
         xp = namespace(like)
-        resolution = resolution or (FITTED if decode == "gaussian" else 512)
+        resolution = resolution or LATTICES[decode]
         reached = resolution if decode == "standard" else COARSE
         index, peak = self._highest(field, like, reached, last=reached >= resolution)
         while reached < resolution:

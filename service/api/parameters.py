@@ -78,8 +78,8 @@ class PoseQuery(PhotoQuery):
         ge=16,
         le=2048,
         description="the lattice that `nerpe` is decoded on, along the crop's longer side; "
-        "all but `standard` round up to 32, 64, ... 2048; the manifest's choice, and 64 where "
-        "`gaussian` begins",
+        "all but `standard` round up to 32, 64, ... 2048; the manifest's choice for its decode, "
+        "else 64 for `gaussian`, 512 for the others",
     )
     max_people: int = Field(
         default=MAX_PEOPLE,

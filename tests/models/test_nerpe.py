@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from models.codecs import NerpeCodec, nerpe
-from models.codecs.nerpe import COARSE, FITTED, PUBLISHED, REACH, ROBUST
+from models.codecs.nerpe import COARSE, LATTICES, PUBLISHED, REACH, ROBUST
 from models.geometry import denormalise, normalise
 from models.networks.nerpe import NerpeHead
 
@@ -137,7 +137,7 @@ def test_gaussian_finds_what_lies_between_samples(
     center = normalise(np.array([x, y]), SIZE)
     field = _bump((float(center[0]), float(center[1])), width)
     decoded = CODEC.decode(field, array(np.empty((1, 0))), "gaussian")
-    assert decoded.resolution == FITTED
+    assert decoded.resolution == LATTICES["gaussian"]
     # A lattice of 64 has a pitch of 4 px.
     np.testing.assert_allclose(np.asarray(decoded.points), [[[x, y]]], atol=0.02)
 
@@ -153,7 +153,7 @@ def test_gaussian_moves_no_further_than_it_has_looked(array: Function) -> None:
     like = array(np.empty((1, 0)))
     most = REACH * CODEC.sigma * max(SIZE) / 2 * 2**0.5 + 1e-3
     for field in (rising, nothing):
-        peak = CODEC.decode(field, like, "progressive", FITTED)
+        peak = CODEC.decode(field, like, "progressive", LATTICES["gaussian"])
         found = CODEC.decode(field, like, "gaussian")
         moved = np.asarray(found.points) - np.asarray(peak.points)
         assert np.isfinite(moved).all()

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from models.bundle import BUNDLES, load_bundle
 from models.calibration import Calibration, Curve
-from models.codecs.nerpe import FITTED
 from models.engines import load_engine
 from models.features import Features
 from models.geometry import Box, CropGeometry
@@ -126,8 +125,9 @@ def test_every_decode_answers_joints_in_the_crop(
     assert (decoded.scores <= 1).all()
     spec = model.manifest.heads.nerpe
     assert spec
-    used = {"standard": 64, "progressive": spec.resolution, "gaussian": FITTED}.get(decode)
-    assert decoded.resolution == used
+    used = {"standard": 64} | {name: model.lattice(name) for name in ("progressive", "gaussian")}
+    assert decoded.resolution == (used[decode] if head == "nerpe" else None)
+    assert model.lattice(spec.decode) == spec.resolution
 
 
 @heads
