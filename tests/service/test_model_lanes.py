@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from models.bundle import BUNDLES, load_bundle
+from models.geometry import Box
 from service.catalog import ServedDetector
 from service.model_lanes import detector_lane
 from service.scheduler import Scheduler
@@ -24,7 +25,8 @@ def test_photos_of_different_requests_share_a_pass(device: str) -> None:
             for visit, photo in zip(visits, photos, strict=True)
         ]
         scheduler.device.step()
-        found = [future.result(timeout=0).results[0] for future in futures]
+        found = [future.result(timeout=0).results for future in futures]
     assert detector.calls == 1
     # To each request the people of its own photo.
-    assert [[box.width for box in boxes] for boxes in found] == [[60], [120], [180]]
+    whole = [((Box(0, 0, width, 90, 0.9),),) for width in (60, 120, 180)]
+    assert [tuple(results) for results in found] == whole
