@@ -29,7 +29,7 @@ from service.work import (
 )
 
 _LARGEST_ON_CPU = 4
-"""Crops a batch. On a CPU more gain nothing, keep others waiting and take memory."""
+"""Crops or photos a batch. On a CPU more gain nothing, keep others waiting and take memory."""
 
 _FIRST_LATTICES = (48, 96)
 """Samples along the longer side that are timed before the first request: NerPE's whole lattice."""
@@ -123,10 +123,9 @@ class ModelLanes:
 
 
 def detector_lane(served: ServedDetector) -> DetectorLane:
-    """The lane of a detector: photos of different requests in one pass, where that gains."""
+    """The lane of a detector: photos of different requests in one pass."""
     largest = 1 if served.bundle is None else served.bundle.detector.input.largest_batch
-    # On a CPU a batch of photos takes as long as one after the other, and all wait for the last.
-    buckets = (1,) if served.detector.device == "cpu" else _buckets(largest, on_cpu=False)
+    buckets = _buckets(largest, on_cpu=served.detector.device == "cpu")
     return Lane(f"{served.name}/photos", partial(run_photos, served), buckets)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import NamedTuple, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from models.cores import available_cores
 from models.geometry import Box
 from models.pose import PoseModel
 from service.budget import ByteBudget
@@ -76,7 +76,7 @@ class Pipeline:
         self._decoded = ByteBudget(settings.decoded_bytes)
         self._most_jobs = settings.decode_jobs
         self._jobs = 0
-        self._images = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "images")
+        self._images = ThreadPoolExecutor(available_cores(), "images")
         self._people_lately: defaultdict[str, deque[int]] = defaultdict(
             lambda: deque([1], maxlen=_LATELY)
         )

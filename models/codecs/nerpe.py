@@ -47,10 +47,14 @@ class Refinement:
 
 
 PUBLISHED = Refinement(followed=1, factor=4, overlap=1)
-"""NerPE-p's. It stays at the highest sample of the coarse lattice, and fields have broad tops."""
+"""NerPE-p's: below the highest sample of the coarse lattice and nowhere else."""
 
 ROBUST = Refinement(followed=5, factor=2)
-"""As few positions as `PUBLISHED`, and a fifth as many joints that are not where `standard` is."""
+"""For a tenth more positions, a third to a tenth as many joints are not where `standard` is.
+
+Tops are broad and, an MLP's, full of kinks: the highest sample of a lattice need not lie above that
+of the next, and a paraboloid through the samples tells less of it than they do.
+"""
 
 
 @dataclass(frozen=True, slots=True)
