@@ -228,9 +228,7 @@ class Pipeline:
         items = [Crop(cut.crop, heads, task.flip) for cut in cuts]
         lane = self._models[task.model.name].of_crop(items[0])
         done = await self._run(visit, lane, items, promised, timings)
-        for times in {result.times for result in done.results if isinstance(result, CropResult)}:
-            timings.record("encode", times.began, times.encoded)
-            timings.record("head", times.encoded, times.ended)
+        _record_crops(done, timings)
         people = [person_of(cut, result) for cut, result in zip(cuts, done.results, strict=True)]
         if all(isinstance(person.result, Problem) for person in people):
             raise EngineFailed(f"none of {len(people)} people could be worked on; try again")
@@ -270,3 +268,16 @@ class Pipeline:
         finally:
             # Between its batches and until it is back here, too; in vain all of it.
             timings.record("queue", began, time.monotonic() - on_device_s)
+
+
+def _record_crops(done: Done[CropResult], timings: Timings) -> None:
+    """Its time on the device, by what its batches, some at the same time, did there."""
+    batches = {result.times for result in done.results if isinstance(result, CropResult)}
+    encode_s = sum(times.encode_s for times in batches)
+    both_s = encode_s + sum(times.head_s for times in batches)
+    if both_s:
+        ended = max(times.ended for times in batches)
+        began = ended - done.on_device_s
+        encoded = began + done.on_device_s * encode_s / both_s
+        timings.record("encode", began, encoded)
+        timings.record("head", encoded, ended)
