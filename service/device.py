@@ -1,21 +1,16 @@
-"""The threads that run batches: what happens between a batch and its items' results.
-
-On a GPU one batch runs at a time, for it has the whole device. On a CPU a batch leaves cores idle
-wherever its arithmetic is not parallel, so there several run at once. Costs are in seconds of the
-device all the same: of a second in which two batches run each has half.
-"""
+"""The threads that run batches: what happens between a batch and its items' results."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from models.engines import EngineAway
-from service.lanes import RECOVER_S
+from service.failures import as_problem, memory_ran_out
 from service.line import TURN_S, Batch, Line, Visit
-from service.problems import DeadlineExceeded, EngineFailed, Overloaded, Problem
+from service.problems import DeadlineExceeded, EngineFailed
+from service.running import Running
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +27,8 @@ class Device:
 
     Args:
         line: of those who wait.
-        wake: guards the line, and is notified when it grows.
+        wake: on the lock; whoever runs batches waits for it.
+        lock: guards the line.
         on_batch: told of every batch that came back, and its seconds.
         clock: monotonic seconds.
 
@@ -44,16 +40,18 @@ class Device:
         self,
         line: Line,
         wake: threading.Condition,
+        lock: threading.RLock,
         on_batch: Callable[[Batch, float], None],
         clock: Callable[[], float],
     ) -> None:
         self._line, self._wake, self._on_batch, self._clock = line, wake, on_batch, clock
-        # Of each thread: long work, and what it has let go first.
-        self._running: defaultdict[int, list[Batch]] = defaultdict(list)
-        self._shared_out = clock()
+        self._running = Running(clock)
         self.staged: Batch | None = None
         self._closing = self._dead = False
         self._at_once = 1
+        # Who prepares is woken by what is worth it and not by every item.
+        self._staging = threading.Condition(lock)
+        self._staging_timed = False
         self._beats: dict[int, float] = {}
         self._threads: list[threading.Thread] = []
 
@@ -78,9 +76,16 @@ class Device:
         with self._wake:
             self._closing = True
             self._wake.notify_all()
+            self._staging.notify()
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(patience)
+
+    def grown(self) -> None:
+        """The line has. To be told with its lock."""
+        self._wake.notify_all()
+        if not self._staging_timed:
+            self._staging.notify()
 
     def stuck(self, patience: float) -> bool:
         """Whether it is dead, rather than busy.
@@ -91,40 +96,23 @@ class Device:
         if self._dead or self._closing or not self._beats:
             return self._dead
         with self._wake:
-            expected = max((batch.predicted for batch in self._batches), default=0.0)
+            expected = max((batch.predicted for batch in self._running.batches), default=0.0)
             silent = self._clock() - min(self._beats.values())
         return silent > max(patience, _BEYOND * self._at_once * expected)
 
     @property
     def busy(self) -> bool:
         """Whether it has a batch."""
-        return any(self._running.values())
+        return self._running.busy > 0
 
     def rest(self, most: float = TURN_S) -> float:
         """Seconds until what runs and what is staged are done, or have run for `most`.
 
         To be asked with the line's lock, as all that concerns what runs.
         """
-        self._share_out()
+        self._running.share_out()
         staged = self.staged.predicted if self.staged else 0.0
-        return staged + sum(batch.rest(most) for batch in self._batches)
-
-    @property
-    def _batches(self) -> list[Batch]:
-        return [batch for stack in self._running.values() for batch in stack]
-
-    @property
-    def _own(self) -> list[Batch]:
-        """The calling thread's."""
-        return self._running[threading.get_ident()]
-
-    def _share_out(self) -> None:
-        """Give each batch that runs its share of the time since this was last asked."""
-        now = self._clock()
-        running = [stack[-1] for stack in self._running.values() if stack]
-        for batch in running:
-            batch.had_s += (now - self._shared_out) / len(running)
-        self._shared_out = now
+        return staged + sum(batch.rest(most) for batch in self._running.batches)
 
     def _beat(self) -> float:
         now = self._beats[threading.get_ident()] = self._clock()
@@ -137,7 +125,7 @@ class Device:
             Abandoned: nobody waits any more for anything in the batch.
         """
         now = self._clock()
-        if not (own := self._own):  # a trial, before there is anybody to wait
+        if not (own := self._running.own):  # a trial, before there is anybody to wait
             return
         self._beat()
         batch = own[-1]
@@ -147,7 +135,7 @@ class Device:
             return
         (visit,) = {ticket.visit for ticket in batch.tickets}
         with self._wake:
-            self._share_out()
+            self._running.share_out()
             visit.left -= batch.had_s - batch.charged_s
             batch.charged_s = batch.had_s
             if visit.left > 0:
@@ -196,15 +184,14 @@ class Device:
         """What is staged, else what waits; in the midst of a visit's long work nothing long."""
         staged = self.staged
         if staged is None or staged.preparing or (before is not None and staged.lane.pauses):
-            idle = self._at_once - sum(map(bool, self._running.values()))
+            idle = self._at_once - self._running.busy
             staged = self._line.form(self._clock(), before, among=max(1, idle))
         else:
             self.staged = None
         if staged is not None:
             # In the same step: the next thread that looks has fewer to share with.
-            self._share_out()
-            self._own.append(staged)
-            self._wake.notify_all()
+            self._running.begin(staged)
+            self._staging.notify()
         return staged
 
     def _hold(self, batch: Batch) -> None:
@@ -218,15 +205,14 @@ class Device:
             self._deliver(batch, [failure] * len(batch.items), 0.0)
         finally:
             with self._wake:
-                self._share_out()
-                self._own.remove(batch)
-                for outer in self._own:
+                self._running.end(batch)
+                for outer in self._running.own:
                     outer.others_s += self._beat() - began
 
     def _run(self, batch: Batch) -> None:
-        lane, held, began = batch.lane, self._own[-1], self._clock()
+        lane, held, began = batch.lane, self._running.own[-1], self._clock()
         with self._wake:
-            self._share_out()
+            self._running.share_out()
             had_s, others_s = held.had_s, held.others_s
         failure: Exception | None = None
         try:
@@ -247,7 +233,7 @@ class Device:
             self._narrow(batch, failure)
             return
         with self._wake:
-            self._share_out()
+            self._running.share_out()
             lane.cost.learn(batch.work, max(0.0, held.had_s - had_s))
         seconds = self._clock() - began - (held.others_s - others_s)
         self._deliver(batch, results, seconds)
@@ -284,7 +270,8 @@ class Device:
         while not self._closing:
             with self._wake:
                 if (delay := self._until_staging()) is None or delay > 0:
-                    self._wake.wait(delay)
+                    self._staging_timed = delay is not None
+                    self._staging.wait(delay)
                     continue
             self.stage()
 
@@ -316,24 +303,3 @@ class Device:
         with self._wake:
             batch.preparing = False
             self._wake.notify_all()
-
-
-def memory_ran_out(error: Exception) -> bool:
-    """Whether an engine failed for want of memory; each says so in its own way."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    text = str(error).lower()
-    return "out of memory" in text or "failed to allocate memory" in text or "bad_alloc" in text
-
-
-def as_problem(error: object) -> Problem:
-    """What a caller is told of an engine's failure; problems as they are."""
-    if isinstance(error, Problem):
-        return error
-    if isinstance(error, Exception) and memory_ran_out(error):
-        return Overloaded("the device ran out of memory; try again later", retry_after=RECOVER_S)
-    if isinstance(error, EngineAway):
-        return Overloaded("the engine cannot be reached; try again later")
-    return EngineFailed(
-        f"the engine failed on this item ({type(error).__name__}); the log has more"
-    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import sys
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from models.geometry import Box
 from models.pose import PoseModel
 from service.budget import ByteBudget
+from service.homeward import Homeward
 from service.images import PostedImage, quick
 from service.lanes import Lane
 from service.line import Done, Visit
@@ -40,6 +42,9 @@ Item = TypeVar("Item")
 
 _LATELY = 64
 """Photos whose people tell how many the next one has, of each detector."""
+
+_NICER = 10
+"""By so much is decoding put back behind the event loop, which is then soon back to refuse."""
 
 _BLANK: Image = np.zeros((1, 1, 3), np.uint8)
 """In place of pixels that are not there yet."""
@@ -76,7 +81,9 @@ class Pipeline:
         self._decoded = ByteBudget(settings.decoded_bytes)
         self._most_jobs = settings.decode_jobs
         self._jobs = 0
-        self._images = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "images")
+        self._homeward = Homeward(asyncio.get_running_loop())
+        cores = len(os.sched_getaffinity(0))
+        self._images = ThreadPoolExecutor(cores, "images", initializer=_yield_to_loop)
         self._people_lately: defaultdict[str, deque[int]] = defaultdict(
             lambda: deque([1], maxlen=_LATELY)
         )
@@ -87,9 +94,7 @@ class Pipeline:
 
     async def background(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run CPU work of an answer (drawing, encoding) where decoding runs."""
-        return await asyncio.get_running_loop().run_in_executor(
-            self._images, lambda: work(*args, **kwargs)
-        )
+        return await self._homeward.result(self._images.submit(work, *args, **kwargs))
 
     def room(self, size: int) -> AbstractAsyncContextManager[None]:
         """Hold bytes of the budget that decoded photos have, for an answer that is as large."""
@@ -262,12 +267,18 @@ class Pipeline:
         """On the device. Cancelled, it takes its items out of the line."""
         visit.trace, began, on_device_s = timings.trace, time.monotonic(), 0.0
         try:
-            done = await asyncio.wrap_future(self._scheduler.submit(visit, lane, items, promised))
+            future = self._scheduler.submit(visit, lane, items, promised)
+            done = await self._homeward.result(future)
             on_device_s = done.on_device_s
             return done
         finally:
             # Between its batches and until it is back here, too; in vain all of it.
             timings.record("queue", began, time.monotonic() - on_device_s)
+
+
+def _yield_to_loop() -> None:
+    if sys.platform == "linux":  # elsewhere threads have no priority of their own
+        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + _NICER)
 
 
 def _record_crops(done: Done[CropResult], timings: Timings) -> None:

@@ -87,9 +87,7 @@ class Sim:
 
 
 @contextmanager
-def threaded(
-    scheduler: Scheduler, *, at_once: int = 1, ahead: bool = False
-) -> Iterator[Scheduler]:
+def threaded(scheduler: Scheduler, *, at_once: int = 1, ahead: bool = False) -> Iterator[Scheduler]:
     """With its threads."""
     scheduler.device.start(at_once=at_once, ahead=ahead)
     try:
