@@ -206,8 +206,9 @@ class Device:
         finally:
             with self._wake:
                 self._running.end(batch)
+                took_s = self._beat() - began
                 for outer in self._running.own:
-                    outer.others_s += self._beat() - began
+                    outer.others_s += took_s
 
     def _run(self, batch: Batch) -> None:
         lane, held, began = batch.lane, self._running.own[-1], self._clock()
