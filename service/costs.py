@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import defaultdict, deque
 from functools import cache, partial
 
@@ -23,7 +24,7 @@ class Cost:
     """A line through recent measurements that a few outliers do not move (Theil 1950, Sen 1968).
 
     The slope is the median of those between all pairs, the intercept the median of what is left;
-    up to a quarter of the measurements may be anything.
+    up to a quarter of the measurements may be anything. Safe to share between threads.
     """
 
     def __init__(self) -> None:
@@ -33,6 +34,7 @@ class Cost:
             partial(deque, maxlen=_RECENT)
         )
         self._count = 0
+        self._learning = threading.Lock()
         self.slope = self._intercept = 0.0
         """Seconds that one more unit of work takes."""
 
@@ -47,12 +49,13 @@ class Cost:
             work: over 0, in any unit.
             seconds: that it took.
         """
-        self._recent[math.floor(math.log2(work))].append((work, seconds))
-        self._count += 1
-        if self._count <= _AT_FIRST or self._count % _REFIT == 0:
-            points = np.array([point for points in self._recent.values() for point in points])
-            self.slope, self._intercept = _line(points[:, 0], points[:, 1])
-            self.version += 1
+        with self._learning:
+            self._recent[math.floor(math.log2(work))].append((work, seconds))
+            self._count += 1
+            if self._count <= _AT_FIRST or self._count % _REFIT == 0:
+                points = np.array([point for points in self._recent.values() for point in points])
+                self.slope, self._intercept = _line(points[:, 0], points[:, 1])
+                self.version += 1
 
 
 @cache

@@ -43,7 +43,7 @@ Item = TypeVar("Item")
 _LATELY = 64
 """Photos whose people tell how many the next one has, of each detector."""
 
-_NICER = 10
+_NICER = 5
 """By so much is decoding put back behind the event loop, which is then soon back to refuse."""
 
 _BLANK: Image = np.zeros((1, 1, 3), np.uint8)
@@ -65,6 +65,7 @@ class Pipeline:
         scheduler: started by its owner.
         models: lanes of each model, by its name.
         detectors: the lane of each detector that has work to do, by its name.
+        alone: the device takes none of the cores. Else decoding would come last on them.
     """
 
     def __init__(
@@ -73,6 +74,8 @@ class Pipeline:
         scheduler: Scheduler,
         models: Mapping[str, ModelLanes],
         detectors: Mapping[str, DetectorLane],
+        *,
+        alone: bool,
     ) -> None:
         self._scheduler = scheduler
         self._models = models
@@ -83,7 +86,8 @@ class Pipeline:
         self._jobs = 0
         self._homeward = Homeward(asyncio.get_running_loop())
         cores = len(os.sched_getaffinity(0))
-        self._images = ThreadPoolExecutor(cores, "images", initializer=_yield_to_loop)
+        begin = _yield_to_loop if alone else None
+        self._images = ThreadPoolExecutor(cores, "images", initializer=begin)
         self._people_lately: defaultdict[str, deque[int]] = defaultdict(
             lambda: deque([1], maxlen=_LATELY)
         )

@@ -126,7 +126,7 @@ class State:
         else:
             self.scheduler.device.start(ahead=True)
         self.store.weights = {name: model.bundle.digest for name, model in catalog.models.items()}
-        pipeline = Pipeline(self.settings, self.scheduler, models, detectors)
+        pipeline = Pipeline(self.settings, self.scheduler, models, detectors, alone=not on_cpu)
         self._loaded = Loaded(catalog, pipeline)
         self.gate.state = "ready"
 

@@ -237,7 +237,7 @@ def tell(text: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.compare", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two minutes rather than twelve")
+    parser.add_argument("--quick", action="store_true", help="two minutes rather than fifteen")
     parser.add_argument("--fields", default="photos,device", help="of these")
     parser.add_argument("--engine", default="onnxruntime", help="of the real model, for all")
     parser.add_argument("--only", default="", help="these servers, by name")
