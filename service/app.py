@@ -40,7 +40,7 @@ def create_app(settings: Settings, load: Callable[[Settings], Catalog] = load_ca
         app.state.opening.cancel()
         await state.close()
 
-    shortcuts = (*pose.router.routes, *heatmap.router.routes)
+    shortcuts = (*pose.router.routes, *heatmap.router.routes, *probes.router.routes)
     app = _bare_app(state, lifespan=lifespan, shortcuts=shortcuts)
     app.include_router(pose.router)
     app.include_router(pose.forget_router)

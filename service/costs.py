@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import defaultdict, deque
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +13,18 @@ from numpy.typing import NDArray
 _RECENT = 8
 """Measurements kept of each order of magnitude, so that busy sizes do not push out rare ones."""
 
-_REFIT = 8
-"""Measurements after which the line is drawn anew; at first after each."""
+_REFIT = 16
+"""Measurements after which the line is drawn anew."""
+
+_AT_FIRST = 8
+"""Measurements after each of which it is."""
 
 
 class Cost:
     """A line through recent measurements that a few outliers do not move (Theil 1950, Sen 1968).
 
     The slope is the median of those between all pairs, the intercept the median of what is left;
-    up to a quarter of the measurements may be anything.
+    up to a quarter of the measurements may be anything. Safe to share between threads.
     """
 
     def __init__(self) -> None:
@@ -30,6 +34,7 @@ class Cost:
             partial(deque, maxlen=_RECENT)
         )
         self._count = 0
+        self._learning = threading.Lock()
         self.slope = self._intercept = 0.0
         """Seconds that one more unit of work takes."""
 
@@ -44,17 +49,24 @@ class Cost:
             work: over 0, in any unit.
             seconds: that it took.
         """
-        self._recent[math.floor(math.log2(work))].append((work, seconds))
-        self._count += 1
-        if self._count <= _REFIT or self._count % _REFIT == 0:
-            points = np.array([point for points in self._recent.values() for point in points])
-            self.slope, self._intercept = _line(points[:, 0], points[:, 1])
-            self.version += 1
+        with self._learning:
+            self._recent[math.floor(math.log2(work))].append((work, seconds))
+            self._count += 1
+            if self._count <= _AT_FIRST or self._count % _REFIT == 0:
+                points = np.array([point for points in self._recent.values() for point in points])
+                self.slope, self._intercept = _line(points[:, 0], points[:, 1])
+                self.version += 1
+
+
+@cache
+def _pairs(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    one, other = np.triu_indices(count, 1)
+    return one, other
 
 
 def _line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
     """(slope, intercept), neither below 0."""
-    one, other = np.triu_indices(len(x), 1)
+    one, other = _pairs(len(x))
     across = x[other] - x[one]
     apart = across != 0
     if not apart.any():

@@ -7,9 +7,10 @@ import threading
 from collections.abc import Callable, Sequence
 
 from models.engines import EngineAway
-from service.lanes import RECOVER_S
+from service.failures import as_problem, memory_ran_out
 from service.line import TURN_S, Batch, Line, Visit
-from service.problems import DeadlineExceeded, EngineFailed, Overloaded, Problem
+from service.problems import DeadlineExceeded, EngineFailed
+from service.running import Running
 
 logger = logging.getLogger(__name__)
 
@@ -22,11 +23,12 @@ class Abandoned(Exception):  # noqa: N818
 
 
 class Device:
-    """Serves a line, one batch at a time.
+    """Serves a line, each of its threads one batch at a time.
 
     Args:
         line: of those who wait.
-        wake: guards the line, and is notified when it grows.
+        wake: on the lock; whoever runs batches waits for it.
+        lock: guards the line.
         on_batch: told of every batch that came back, and its seconds.
         clock: monotonic seconds.
 
@@ -38,27 +40,32 @@ class Device:
         self,
         line: Line,
         wake: threading.Condition,
+        lock: threading.RLock,
         on_batch: Callable[[Batch, float], None],
         clock: Callable[[], float],
     ) -> None:
         self._line, self._wake, self._on_batch, self._clock = line, wake, on_batch, clock
-        self._running: list[Batch] = []  # long work, and what it has let go first
+        self._running = Running(clock)
         self.staged: Batch | None = None
         self._closing = self._dead = False
-        self._beat = clock()
-        self._threads = [threading.Thread(target=self._serve, name="device", daemon=True)]
+        self._at_once = 1
+        # Who prepares is woken by what is worth it and not by every item.
+        self._staging = threading.Condition(lock)
+        self._staging_timed = False
+        self._beats: dict[int, float] = {}
+        self._threads: list[threading.Thread] = []
 
-    def start(self, *, ahead: bool = False) -> None:
+    def start(self, *, at_once: int = 1, ahead: bool = False) -> None:
         """Begin to run what waits.
 
         Args:
+            at_once: batches.
             ahead: prepare the next batch while one runs. On a CPU that takes cores from it.
         """
-        self._beat = self._clock()
-        if ahead:
-            self._threads.append(threading.Thread(target=self._prepare, name="stage", daemon=True))
-        for thread in self._threads:
-            thread.start()
+        self._at_once = at_once
+        for name, work in [("device", self._serve)] * at_once + [("stage", self._prepare)] * ahead:
+            self._threads.append(threading.Thread(target=work, name=name, daemon=True))
+            self._threads[-1].start()
 
     def close(self, patience: float | None = None) -> None:
         """Run what waits, then end.
@@ -69,9 +76,16 @@ class Device:
         with self._wake:
             self._closing = True
             self._wake.notify_all()
+            self._staging.notify()
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(patience)
+
+    def grown(self) -> None:
+        """The line has. To be told with its lock."""
+        self._wake.notify_all()
+        if not self._staging_timed:
+            self._staging.notify()
 
     def stuck(self, patience: float) -> bool:
         """Whether it is dead, rather than busy.
@@ -79,21 +93,30 @@ class Device:
         Args:
             patience: seconds that anything may take.
         """
-        if self._dead or self._closing or self._threads[0].ident is None:
+        if self._dead or self._closing or not self._beats:
             return self._dead
-        expected = max((batch.predicted for batch in tuple(self._running)), default=0.0)
-        return self._clock() - self._beat > max(patience, _BEYOND * expected)
+        with self._wake:
+            expected = max((batch.predicted for batch in self._running.batches), default=0.0)
+            silent = self._clock() - min(self._beats.values())
+        return silent > max(patience, _BEYOND * self._at_once * expected)
 
     @property
     def busy(self) -> bool:
         """Whether it has a batch."""
-        return bool(self._running)
+        return self._running.busy > 0
 
     def rest(self, most: float = TURN_S) -> float:
-        """Seconds until what runs and what is staged are done, or have run for `most`."""
-        now = self._clock()
+        """Seconds until what runs and what is staged are done, or have run for `most`.
+
+        To be asked with the line's lock, as all that concerns what runs.
+        """
+        self._running.share_out()
         staged = self.staged.predicted if self.staged else 0.0
-        return staged + sum(batch.rest(now, most) for batch in self._running)
+        return staged + sum(batch.rest(most) for batch in self._running.batches)
+
+    def _beat(self) -> float:
+        now = self._beats[threading.get_ident()] = self._clock()
+        return now
 
     def pause(self) -> None:
         """For long work, between its parts: end it if it is in vain, let others have their turn.
@@ -101,20 +124,22 @@ class Device:
         Raises:
             Abandoned: nobody waits any more for anything in the batch.
         """
-        self._beat = now = self._clock()
-        if not self._running:  # a trial, before there is anybody to wait
+        now = self._clock()
+        if not (own := self._running.own):  # a trial, before there is anybody to wait
             return
-        batch = self._running[-1]
+        self._beat()
+        batch = own[-1]
         if not batch.wanted(now):
             raise Abandoned
-        if not batch.lane.pauses or len(self._running) > 1:
+        if not batch.lane.pauses or len(own) > 1:
             return
         (visit,) = {ticket.visit for ticket in batch.tickets}
-        visit.left -= batch.own_s(now) - batch.charged_s
-        batch.charged_s = batch.own_s(now)
-        if visit.left > 0:
-            return
         with self._wake:
+            self._running.share_out()
+            visit.left -= batch.had_s - batch.charged_s
+            batch.charged_s = batch.had_s
+            if visit.left > 0:
+                return
             self._line.end_turn(visit)
         while batch.wanted(self._clock()):
             with self._wake:
@@ -131,18 +156,19 @@ class Device:
         except BaseException:
             self._dead = True
             logger.critical("the device's thread has died", exc_info=True)
-        with self._wake:
-            for ticket in [ticket for visit in self._line for ticket in visit.tickets]:
-                ticket.fail(EngineFailed("the device has stopped; ask another replica"))
+            with self._wake:
+                for ticket in [ticket for visit in self._line for ticket in visit.tickets]:
+                    ticket.fail(EngineFailed("the device has stopped; ask another replica"))
 
     def step(self) -> bool:
         """Run the next batch, waiting for one; False once closed and nothing waits."""
         with self._wake:
+            self._beats.setdefault(threading.get_ident(), self._clock())
             # Woken without work as well, so that an idle device has a heartbeat.
             self._wake.wait_for(self._has_next, timeout=1)
             if self.staged is not None and self.staged.preparing:
                 return True  # without a heartbeat: who prepares for ever holds up everything
-            self._beat = self._clock()
+            self._beat()
             batch = self._next()
         if batch is None:
             return not self._closing
@@ -158,16 +184,19 @@ class Device:
         """What is staged, else what waits; in the midst of a visit's long work nothing long."""
         staged = self.staged
         if staged is None or staged.preparing or (before is not None and staged.lane.pauses):
-            return self._line.form(self._clock(), before)
-        self.staged = None
+            idle = self._at_once - self._running.busy
+            staged = self._line.form(self._clock(), before, among=max(1, idle))
+        else:
+            self.staged = None
+        if staged is not None:
+            # In the same step: the next thread that looks has fewer to share with.
+            self._running.begin(staged)
+            self._staging.notify()
         return staged
 
     def _hold(self, batch: Batch) -> None:
         """Have a batch on the device, whatever comes of it."""
-        batch.began = self._clock()
-        with self._wake:
-            self._running.append(batch)
-            self._wake.notify_all()
+        began = self._clock()
         try:
             self._run(batch)
         except Exception as error:
@@ -176,13 +205,16 @@ class Device:
             self._deliver(batch, [failure] * len(batch.items), 0.0)
         finally:
             with self._wake:
-                self._running.remove(batch)
-                self._beat = self._clock()
-                for outer in self._running:
-                    outer.others_s += self._beat - batch.began
+                self._running.end(batch)
+                took_s = self._beat() - began
+                for outer in self._running.own:
+                    outer.others_s += took_s
 
     def _run(self, batch: Batch) -> None:
-        lane, began, others_s = batch.lane, self._clock(), batch.others_s
+        lane, held, began = batch.lane, self._running.own[-1], self._clock()
+        with self._wake:
+            self._running.share_out()
+            had_s, others_s = held.had_s, held.others_s
         failure: Exception | None = None
         try:
             inputs = lane.inputs(batch.payloads) if batch.inputs is None else batch.inputs
@@ -201,8 +233,10 @@ class Device:
         if failure is not None:
             self._narrow(batch, failure)
             return
-        seconds = self._clock() - began - (batch.others_s - others_s)
-        lane.cost.learn(batch.work, max(0.0, seconds))
+        with self._wake:
+            self._running.share_out()
+            lane.cost.learn(batch.work, max(0.0, held.had_s - had_s))
+        seconds = self._clock() - began - (held.others_s - others_s)
         self._deliver(batch, results, seconds)
         self._on_batch(batch, seconds)
 
@@ -227,7 +261,7 @@ class Device:
     def _deliver(self, batch: Batch, results: Sequence[object], seconds: float) -> None:
         with self._wake:
             for ticket in batch.tickets:
-                ticket.on_device_s += seconds
+                ticket.count(seconds, self._clock())
             for (ticket, index), result in zip(batch.items, results, strict=True):
                 failed = isinstance(result, Exception)
                 ticket.put(index, as_problem(result) if failed else result)
@@ -237,13 +271,14 @@ class Device:
         while not self._closing:
             with self._wake:
                 if (delay := self._until_staging()) is None or delay > 0:
-                    self._wake.wait(delay)
+                    self._staging_timed = delay is not None
+                    self._staging.wait(delay)
                     continue
             self.stage()
 
     def _until_staging(self) -> float | None:
         """Seconds: as late as possible, that later items can still share the batch; None: wait."""
-        if not self._running or self.staged is not None:
+        if not self.busy or self.staged is not None:
             return None
         self._line.bury(self._clock())
         tickets = list(self._line.queued())
@@ -269,24 +304,3 @@ class Device:
         with self._wake:
             batch.preparing = False
             self._wake.notify_all()
-
-
-def memory_ran_out(error: Exception) -> bool:
-    """Whether an engine failed for want of memory; each says so in its own way."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    text = str(error).lower()
-    return "out of memory" in text or "failed to allocate memory" in text or "bad_alloc" in text
-
-
-def as_problem(error: object) -> Problem:
-    """What a caller is told of an engine's failure; problems as they are."""
-    if isinstance(error, Problem):
-        return error
-    if isinstance(error, Exception) and memory_ran_out(error):
-        return Overloaded("the device ran out of memory; try again later", retry_after=RECOVER_S)
-    if isinstance(error, EngineAway):
-        return Overloaded("the engine cannot be reached; try again later")
-    return EngineFailed(
-        f"the engine failed on this item ({type(error).__name__}); the log has more"
-    )

@@ -19,8 +19,9 @@ from service.problems import DeadlineExceeded, Problem
 
 R = TypeVar("R")
 
-TURN_S = 0.1
-"""Of the device, in a turn."""
+TURN_S = 0.25
+"""Of the device, in a turn: most photos are through in one. Where each needs two, of many who come
+at once nobody is answered before all have had their first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,8 @@ class Done(Generic[R]):
 
     Attributes:
         results: of each item, in order, or its own problem.
-        on_device_s: of its time, what was spent there, in batches that it may have shared.
+        on_device_s: of its time, what was spent there, in batches that it may have shared and
+            that may have run at the same time.
     """
 
     results: Sequence[R | Problem]
@@ -45,6 +47,7 @@ class Ticket:
     items: Sequence[Any]
     future: Future[Done[Any]] = field(default_factory=Future)
     on_device_s: float = 0.0
+    counted: float = -math.inf
 
     def __post_init__(self) -> None:
         self.todo = deque(range(len(self.items)))
@@ -62,6 +65,11 @@ class Ticket:
         """An item that waits no longer."""
         self._count(-1)
         return self.todo.popleft()
+
+    def count(self, seconds: float, now: float) -> None:
+        """Count a batch that has just ended, where no other one has been counted."""
+        self.on_device_s += min(seconds, max(0.0, now - self.counted))
+        self.counted = now
 
     def wanted(self, now: float) -> bool:
         """Whether somebody waits for it, in time."""
@@ -123,8 +131,8 @@ class Batch:
         items: tickets, and the number of the item in each.
         work: in the lane's unit.
         predicted: seconds.
-        began: when it came onto the device.
-        others_s: since then, while others went first.
+        had_s: seconds of the device that it has had.
+        others_s: since it began, while others went first.
         charged_s: of its own time, what its visit's turns have been charged with.
         inputs: prepared for the lane's `run`, or None.
         preparing: they are being made.
@@ -134,7 +142,7 @@ class Batch:
     items: Sequence[tuple[Ticket, int]]
     work: float = field(init=False)
     predicted: float = field(init=False)
-    began: float = field(default=0.0, init=False)
+    had_s: float = field(default=0.0, init=False)
     others_s: float = field(default=0.0, init=False)
     charged_s: float = field(default=0.0, init=False)
     inputs: Any = field(default=None, init=False)
@@ -158,13 +166,9 @@ class Batch:
         """Whose items they are."""
         return {ticket for ticket, _ in self.items}
 
-    def own_s(self, now: float) -> float:
-        """For how long it has had the device."""
-        return now - self.began - self.others_s
-
-    def rest(self, now: float, most: float) -> float:
-        """Seconds until it is done or, where it pauses, has run for `most`."""
-        left = max(0.0, self.predicted - self.own_s(now))
+    def rest(self, most: float) -> float:
+        """Seconds of the device until it is done or, where it pauses, has run for `most`."""
+        left = max(0.0, self.predicted - self.had_s)
         return min(left, most) if self.lane.pauses else left
 
 
@@ -229,13 +233,14 @@ class Line:
         """Tickets with items that wait, in the order of their turns."""
         return (ticket for visit in self for ticket in visit.tickets if ticket.todo)
 
-    def form(self, now: float, before: Visit | None = None) -> Batch | None:
+    def form(self, now: float, before: Visit | None = None, among: int = 1) -> Batch | None:
         """The next batch: the lane of whoever is first, filled from all who stand in the line.
 
         Args:
             now: what is late by then is left out.
             before: a visit whose long work lets others go first: those who stand before it, and
                 nothing that is long as well.
+            among: threads that have nothing to do, the caller's included: they share what waits.
         """
         self.bury(now)
         first = self._first(before)
@@ -244,7 +249,7 @@ class Line:
         lane = first.lane
         lane.recover(now)
         tickets = [ticket for ticket in self.queued() if ticket.lane is lane]
-        room = lane.first(sum(len(ticket.todo) for ticket in tickets))
+        room = lane.first(math.ceil(sum(len(ticket.todo) for ticket in tickets) / among))
         items: list[tuple[Ticket, int]] = []
         # Everyone's turn first; then whoever is there, for a fuller batch costs little more.
         for within_turn in (True, False):

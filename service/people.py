@@ -10,7 +10,7 @@ from models.draw import draw_people
 from models.geometry import Box, CropGeometry
 from models.pose import PoseModel
 from models.predictor import Person, poses_of, suppress
-from service.device import as_problem
+from service.failures import as_problem
 from service.heatmaps import png
 from service.photo import SeenPerson, Task
 from service.problems import Problem

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import sys
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +24,7 @@ from models.cores import available_cores
 from models.geometry import Box
 from models.pose import PoseModel
 from service.budget import ByteBudget
+from service.homeward import Homeward
 from service.images import PostedImage, quick
 from service.lanes import Lane
 from service.line import Done, Visit
@@ -40,6 +43,9 @@ Item = TypeVar("Item")
 
 _LATELY = 64
 """Photos whose people tell how many the next one has, of each detector."""
+
+_NICER = 5
+"""By so much is decoding put back behind the event loop, which is then soon back to refuse."""
 
 _BLANK: Image = np.zeros((1, 1, 3), np.uint8)
 """In place of pixels that are not there yet."""
@@ -60,6 +66,7 @@ class Pipeline:
         scheduler: started by its owner.
         models: lanes of each model, by its name.
         detectors: the lane of each detector that has work to do, by its name.
+        alone: the device takes none of the cores. Else decoding would come last on them.
     """
 
     def __init__(
@@ -68,6 +75,8 @@ class Pipeline:
         scheduler: Scheduler,
         models: Mapping[str, ModelLanes],
         detectors: Mapping[str, DetectorLane],
+        *,
+        alone: bool,
     ) -> None:
         self._scheduler = scheduler
         self._models = models
@@ -76,7 +85,9 @@ class Pipeline:
         self._decoded = ByteBudget(settings.decoded_bytes)
         self._most_jobs = settings.decode_jobs
         self._jobs = 0
-        self._images = ThreadPoolExecutor(available_cores(), "images")
+        self._homeward = Homeward(asyncio.get_running_loop())
+        begin = _yield_to_loop if alone else None
+        self._images = ThreadPoolExecutor(available_cores(), "images", initializer=begin)
         self._people_lately: defaultdict[str, deque[int]] = defaultdict(
             lambda: deque([1], maxlen=_LATELY)
         )
@@ -87,9 +98,7 @@ class Pipeline:
 
     async def background(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run CPU work of an answer (drawing, encoding) where decoding runs."""
-        return await asyncio.get_running_loop().run_in_executor(
-            self._images, lambda: work(*args, **kwargs)
-        )
+        return await self._homeward.result(self._images.submit(work, *args, **kwargs))
 
     def room(self, size: int) -> AbstractAsyncContextManager[None]:
         """Hold bytes of the budget that decoded photos have, for an answer that is as large."""
@@ -228,9 +237,7 @@ class Pipeline:
         items = [Crop(cut.crop, heads, task.flip) for cut in cuts]
         lane = self._models[task.model.name].of_crop(items[0])
         done = await self._run(visit, lane, items, promised, timings)
-        for times in {result.times for result in done.results if isinstance(result, CropResult)}:
-            timings.record("encode", times.began, times.encoded)
-            timings.record("head", times.encoded, times.ended)
+        _record_crops(done, timings)
         people = [person_of(cut, result) for cut, result in zip(cuts, done.results, strict=True)]
         if all(isinstance(person.result, Problem) for person in people):
             raise EngineFailed(f"none of {len(people)} people could be worked on; try again")
@@ -264,9 +271,28 @@ class Pipeline:
         """On the device. Cancelled, it takes its items out of the line."""
         visit.trace, began, on_device_s = timings.trace, time.monotonic(), 0.0
         try:
-            done = await asyncio.wrap_future(self._scheduler.submit(visit, lane, items, promised))
+            future = self._scheduler.submit(visit, lane, items, promised)
+            done = await self._homeward.result(future)
             on_device_s = done.on_device_s
             return done
         finally:
             # Between its batches and until it is back here, too; in vain all of it.
             timings.record("queue", began, time.monotonic() - on_device_s)
+
+
+def _yield_to_loop() -> None:
+    if sys.platform == "linux":  # elsewhere threads have no priority of their own
+        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + _NICER)
+
+
+def _record_crops(done: Done[CropResult], timings: Timings) -> None:
+    """Its time on the device, by what its batches, some at the same time, did there."""
+    batches = {result.times for result in done.results if isinstance(result, CropResult)}
+    encode_s = sum(times.encode_s for times in batches)
+    both_s = encode_s + sum(times.head_s for times in batches)
+    if both_s:
+        ended = max(times.ended for times in batches)
+        began = ended - done.on_device_s
+        encoded = began + done.on_device_s * encode_s / both_s
+        timings.record("encode", began, encoded)
+        timings.record("head", encoded, ended)

@@ -21,7 +21,9 @@ from service.api.body import declared_bytes
 from service.api.errors import MEDIA_TYPE, plain_problem_json
 from service.api.middleware import request_id_of
 from service.api.parting import LINGER_BYTES, LINGER_S
+from service.api.patience import hung_up
 from service.gate import work_of
+from service.gathered import GatheredTransport
 from service.overdue import Overdue
 from service.problems import BadRequest, HeadersTooLarge, Problem
 from service.state import State
@@ -60,13 +62,16 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: BaseTransport) -> None:
         """A connection has to begin a request soon."""
-        super().connection_made(cast(Transport, transport))
+        gathered = GatheredTransport(cast(Transport, transport), self.loop)
+        super().connection_made(cast(Transport, gathered))
         self._overdue.wait(self, self._settings.header_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing to wait for any more."""
         self._overdue.forget(self)
         super().connection_lost(exc)
+        if self._in_work:
+            hung_up(self.cycle.scope)
 
     def data_received(self, data: bytes) -> None:
         """Count what comes before the headers are complete, and what comes too late."""

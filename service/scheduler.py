@@ -47,9 +47,10 @@ class Scheduler:
         self._capacity = capacity
         self._clock = clock
         self._line = Line()
-        self._wake = threading.Condition()
+        lock = threading.RLock()
+        self._wake = threading.Condition(lock)
         self._closing = False
-        self.device = Device(self._line, self._wake, on_batch, clock)
+        self.device = Device(self._line, self._wake, lock, on_batch, clock)
 
     def close(self, patience: float | None = None) -> None:
         """Refuse what comes from now on, run what waits, end the device's threads.
@@ -140,7 +141,7 @@ class Scheduler:
             self._check(visit, len(items), lane.seconds(items))
             ticket = Ticket(visit, lane, items)
             visit.tickets.append(ticket)
-            self._wake.notify_all()
+            self.device.grown()
         return ticket.future
 
     def _check(self, visit: Visit, count: int, seconds: float) -> None:

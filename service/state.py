@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from models.cores import available_cores
 from service.catalog import WHOLE, Catalog
 from service.clients import ClientBuckets
 from service.features import FeatureStore
@@ -30,6 +31,9 @@ from service.tracing import Tracing
 
 _WATCH_S = 1.0
 """Between two looks at the device."""
+
+_MOST_AT_ONCE = 4
+"""Batches on a CPU, however many cores it has: each has more of them then."""
 
 _FOR_GOOD = 2
 """Once it has been stuck for so many times what fails /healthz, it is not coming back."""
@@ -116,9 +120,13 @@ class State:
         catalog = await asyncio.to_thread(self.load, self.settings)
         models, detectors = await asyncio.to_thread(self._warm_up, catalog)
         on_cpu = all(model.engine.device == "cpu" for model in catalog.models.values())
-        self.scheduler.device.start(ahead=not on_cpu)
+        if on_cpu:
+            cores = min(self.settings.threads or available_cores(), _MOST_AT_ONCE)
+            self.scheduler.device.start(at_once=cores)
+        else:
+            self.scheduler.device.start(ahead=True)
         self.store.weights = {name: model.bundle.digest for name, model in catalog.models.items()}
-        pipeline = Pipeline(self.settings, self.scheduler, models, detectors)
+        pipeline = Pipeline(self.settings, self.scheduler, models, detectors, alone=not on_cpu)
         self._loaded = Loaded(catalog, pipeline)
         self.gate.state = "ready"
 

@@ -14,7 +14,7 @@ from models.geometry import Box
 
 
 class Detector(Protocol):
-    """Finds people.
+    """Finds people. Safe to call from several threads.
 
     Attributes:
         name: what a caller asks for it by.

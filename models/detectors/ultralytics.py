@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ class Ultralytics:
         self.name = f"ultralytics:{weights}"
         self.device = device
         self._model: Any = YOLO(weights)
+        self._one_at_a_time = Lock()  # it keeps what it works on in itself
         self._people = [key for key, name in self._model.names.items() if name == _PERSON]
         if not self._people:
             raise BundleError(f"ultralytics:{weights} has no class {_PERSON!r}")
@@ -58,14 +60,15 @@ class Ultralytics:
         least = self.min_box_score if min_box_score is None else min_box_score
         if not images:
             return []
-        results = self._model.predict(
-            # The package takes arrays as BGR.
-            [np.ascontiguousarray(image[..., ::-1]) for image in images],
-            conf=least,
-            classes=self._people,
-            device=self.device,
-            verbose=False,
-        )
+        with self._one_at_a_time:
+            results = self._model.predict(
+                # The package takes arrays as BGR.
+                [np.ascontiguousarray(image[..., ::-1]) for image in images],
+                conf=least,
+                classes=self._people,
+                device=self.device,
+                verbose=False,
+            )
         return [
             [
                 Box(x1, y1, x2 - x1, y2 - y1, score)

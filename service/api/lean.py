@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -41,6 +41,19 @@ class LeanRoute(APIRoute):
             # Whoever has no key learns nothing of parameters.
             caller = authorise(request, state)
             return await endpoint(request, read_query(request, model), caller, state)
+
+        return handle
+
+
+class ProbeRoute(LeanRoute):
+    """Its endpoint is called with the state alone: anybody may ask, with any parameters."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """From the endpoint."""
+
+        async def handle(request: Request) -> Response:
+            answer: BaseModel = await self.endpoint(state_of(request))
+            return Response(answer.model_dump_json(), media_type="application/json")
 
         return handle
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
@@ -15,6 +15,8 @@ from service.problems import DeadlineExceeded
 from service.settings import Settings
 
 R = TypeVar("R")
+
+_HANG_UP = "hang_up"
 
 
 def deadline_of(request: Request, asked_ms: int | None, settings: Settings) -> float:
@@ -43,21 +45,34 @@ async def until(deadline: float) -> AsyncIterator[None]:
 async def while_connected(request: Request, work: Coroutine[None, None, R]) -> R:
     """Do work, but drop it when the client hangs up. The body must have been read.
 
+    Our protocol tells of that as soon as it knows. To wait for ASGI's own message takes a task
+    more for each request, which is a good part of what a small photo costs.
+
     Raises:
         ClientDisconnect: it hung up.
     """
-    task = asyncio.create_task(work)
-    gone = asyncio.create_task(_hang_up(request))
-    try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
+    task, gone = asyncio.current_task(), False
+    assert task is not None
+
+    def hang_up() -> None:
+        nonlocal gone
+        gone = True
         task.cancel()
-        gone.cancel()
+
+    request.scope["state"][_HANG_UP] = hang_up
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not gone:
+            raise
+        task.uncancel()
+        raise ClientDisconnect from None
+    finally:
+        del request.scope["state"][_HANG_UP]
 
 
-async def _hang_up(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+def hung_up(scope: Mapping[str, Any]) -> None:
+    """The client of this request is gone: drop what is being done for it."""
+    drop: Callable[[], None] | None = scope.get("state", {}).get(_HANG_UP)
+    if drop is not None:
+        drop()

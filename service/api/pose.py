@@ -183,7 +183,8 @@ class _Call:
         photo = await self._see(data, timings)
         with timings.stage("answer"):
             # A GPU hands over what is kept only between its batches.
-            if len(photo.people) <= _FEW and self.task.model.engine.device == "cpu":
+            waits = self.query.keep and self.task.model.engine.device != "cpu"
+            if len(photo.people) <= _FEW and not waits:
                 body, kept = self._prepared(photo, timings)
             else:
                 body, kept = await self.loaded.pipeline.background(self._prepared, photo, timings)

@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.api.dependencies import AppState, Authorised
 from service.api.errors import problem_responses
+from service.api.lean import ProbeRoute
 from service.api.schemas import Health
 from service.problems import (
     ClientLimit,
@@ -20,7 +21,7 @@ from service.problems import (
     UnknownHost,
 )
 
-router = APIRouter(tags=["operations"])
+router = APIRouter(tags=["operations"], route_class=ProbeRoute)
 metrics_router = APIRouter(tags=["operations"])
 
 

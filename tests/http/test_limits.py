@@ -66,7 +66,8 @@ def test_two_hundred_dripping_connections_are_closed_and_cost_nobody_else() -> N
         drippers = [sock for number, sock in enumerate(socks) if number % len(starts)]
         while drippers:
             drippers = [sock for sock in drippers if drip(sock)]
-            assert client.post("/pose", content=photo()).status_code == 200
+            answer = client.post("/pose", content=photo())
+            assert answer.status_code == 200, answer.text
         for sock in socks[:: len(starts)]:  # who never says a word
             assert sock.recv(1) == b""
 

@@ -251,7 +251,8 @@ def test_what_was_promised_of_a_photo_is_taken_back_whatever_was_learnt_meanwhil
     promised = pipeline.forecast(task)
     with scheduler.admit(time.monotonic() + 60, sum(promised), here=True) as visit:
         even(server, 0.25)
-        seen = asyncio.run(pipeline.see(photo(), task, promised, visit, Timings()))
+        seeing = pipeline.see(photo(), task, promised, visit, Timings())
+        seen = asyncio.run_coroutine_threadsafe(seeing, server.server._loop).result(30)
         assert visit.promised == 0.0
     assert len(seen.people) == 1
 

@@ -87,9 +87,9 @@ class Sim:
 
 
 @contextmanager
-def threaded(scheduler: Scheduler, *, ahead: bool = False) -> Iterator[Scheduler]:
+def threaded(scheduler: Scheduler, *, at_once: int = 1, ahead: bool = False) -> Iterator[Scheduler]:
     """With its threads."""
-    scheduler.device.start(ahead=ahead)
+    scheduler.device.start(at_once=at_once, ahead=ahead)
     try:
         yield scheduler
     finally:

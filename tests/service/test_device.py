@@ -194,6 +194,31 @@ def test_with_two_threads_preparing_does_not_wait_for_the_device() -> None:
         assert second.result(SECONDS).results == [2, 3]
 
 
+def test_several_batches_run_at_once_and_share_what_one_request_brings() -> None:
+    held, scheduler = Held(), Scheduler(100)
+    with threaded(scheduler, at_once=2), scheduler.admit(FAR) as visit:
+        future = scheduler.submit(visit, held.lane, [1, 2, 3, 4])
+        for _ in range(2):
+            assert held.entered.acquire(timeout=SECONDS)
+        assert not held.entered.acquire(blocking=False)
+        held.go.release(2)
+        assert future.result(SECONDS).results == [1, 2, 3, 4]
+
+
+def test_batches_that_run_at_once_cost_and_count_each_second_once() -> None:
+    now = [0.0]
+    held, scheduler = Held(), Scheduler(100, clock=lambda: now[0])
+    with threaded(scheduler, at_once=2), scheduler.admit(FAR) as visit:
+        future = scheduler.submit(visit, held.lane, [1, 2])
+        for _ in range(2):
+            assert held.entered.acquire(timeout=SECONDS)
+        now[0] = 4.0
+        held.go.release(2)
+        assert future.result(SECONDS).on_device_s == 4.0
+        until(lambda: not scheduler.device.busy)
+    assert held.lane.cost(1) == pytest.approx(2.0)
+
+
 def test_what_was_prepared_during_long_work_goes_before_the_rest_of_it() -> None:
     now, long_parts = [0.0], 100
     scheduler = Scheduler(100, clock=lambda: now[0])
@@ -207,7 +232,7 @@ def test_what_was_prepared_during_long_work_goes_before_the_rest_of_it() -> None
         with scheduler._wake:
             assert scheduler._wake.wait_for(staged, SECONDS)
         for part in range(long_parts):
-            now[0] += 0.05
+            now[0] += 0.06
             device.pause()
             if short.done():
                 parts.append(part)
@@ -222,7 +247,7 @@ def test_what_was_prepared_during_long_work_goes_before_the_rest_of_it() -> None
             short = scheduler.submit(two, full, [1, 2, 3, 4])
         assert short.result(SECONDS).results == [1, 2, 3, 4]
         first.result(SECONDS)
-    assert parts == [round(TURN_S / 0.05) - 1], "as soon as the long one's turn was over"
+    assert parts == [math.ceil(TURN_S / 0.06) - 1], "as soon as the long one's turn was over"
 
 
 def test_busy_is_not_stuck_and_a_batch_far_beyond_its_cost_is() -> None:
