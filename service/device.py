@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from models.engines import EngineAway
-from service.failures import as_problem, memory_ran_out
+from service.failures import Abandoned, as_problem, memory_ran_out
 from service.line import TURN_S, Batch, Line, Visit
 from service.problems import DeadlineExceeded, EngineFailed
 from service.running import Running
@@ -16,10 +16,6 @@ logger = logging.getLogger(__name__)
 
 _BEYOND = 20
 """A batch that takes so many times its cost, and longer than is allowed, is stuck."""
-
-
-class Abandoned(Exception):  # noqa: N818
-    """Nobody waits any more for anything in the batch."""
 
 
 class Device:

@@ -1,10 +1,14 @@
-"""What an engine's failure is to the callers."""
+"""What ends work on the device, and what an engine's failure is to the callers."""
 
 from __future__ import annotations
 
 from models.engines import EngineAway
 from service.lanes import RECOVER_S
 from service.problems import EngineFailed, Overloaded, Problem
+
+
+class Abandoned(Exception):  # noqa: N818
+    """Nobody waits any more for anything in the batch."""
 
 
 def memory_ran_out(error: Exception) -> bool:
