@@ -20,6 +20,7 @@ from tests.training.sets import row, write_set
 from training.config import DataSource, HeadPhase, Schedule, Serving
 from training.data.examples import Augmentation
 from training.study import run as module
+from training.study import starts
 from training.study.config import Study, StudySize, System, load_study
 from training.study.fields import SAMPLES, line_through, typical_person
 from training.study.measure import joint_errors
@@ -185,6 +186,25 @@ def test_systems_start_from_their_sizes_trunk_and_their_seeds_heads(
             # Heads of the trunk's own run would be ahead of a seed, and the same for all.
             if name.endswith("weight") and not of_trunk:
                 assert not torch.equal(tensor, trunk[name]), name
+
+
+def test_trunks_are_made_from_the_largest_down(
+    plan: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (size,) = plan.sizes
+    two = plan.model_copy(
+        update={"name": "two", "sizes": [size, size.model_copy(update={"pixels": 64})]}
+    )
+    assert two.trunk(64).start == plan.start
+    assert two.trunk(32).start == two.trunk(64).final
+    made = []
+    monkeypatch.setattr(starts, "train", lambda run, _: made.append(run.name))
+    monkeypatch.setattr(starts, "start_network", lambda run: PoseNetwork(run.shape))
+    monkeypatch.setattr(starts, "train_heads", lambda *_: None)
+    for _ in range(2):  # the second time all is there
+        starts.make_start(two, two.systems[0], training_data)
+        assert made == ["64-trunk", "32-trunk"]
+    assert two.beginning(32, 3).final.exists()
 
 
 def test_seeds_differ_in_their_heads_from_the_start(plan: Study) -> None:

@@ -48,7 +48,7 @@ class Study(_Strict):
     name: str
     runs: Path = Field(Path("runs"), description="where checkpoints, bundles and figures go")
     report: Path = Field(description="the folder of the table, the plots and the results")
-    start: Path | None = Field(None, description="of every size's trunk, and of no head")
+    start: Path | None = Field(None, description="of the largest size's trunk, and of no head")
     held: int = Field(0, ge=0, description="first stages of the trunk that stay as they are")
     threads: int | None = None
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -87,11 +87,21 @@ class Study(_Strict):
             for head in HEADS
         ]
 
+    def larger(self, pixels: int) -> int | None:
+        """The next larger size, if there is one."""
+        return min((s.pixels for s in self.sizes if s.pixels > pixels), default=None)
+
     def trunk(self, pixels: int) -> Experiment:
-        """The run of a size whose trunk its systems start from: all heads together."""
+        """The run of a size whose trunk its systems start from: all heads together.
+
+        The largest size's trunk starts from what is published, which has seen people larger yet;
+        each other one from the next larger size's, so that no step down is a long one.
+        """
+        larger = self.larger(pixels)
+        start = self.start if larger is None else self.trunk(larger).final
         # A seed of its own, so that no system sees its crops again.
         return self._experiment(f"{pixels}-trunk", pixels, max(self.seeds) + 1).model_copy(
-            update={"start": self.start, "schedule": self._size(pixels).trunk}
+            update={"start": start, "schedule": self._size(pixels).trunk}
         )
 
     def beginning(self, pixels: int, seed: int) -> Experiment:

@@ -168,8 +168,9 @@ Written by `subpose-train study` from `{recipe}`; every figure but the papers' i
 
 {_summary(study, results)}
 
-Of each size one run of all heads together first fits the published `{study.shape.encoder}` trunk,
-so that it favours no head. Of each seed fresh heads are trained alone on that trunk's features
+Of each size one run of all heads together first fits the trunk, a `{study.shape.encoder}`, so that
+it favours no head: the largest size's from what is published, each other one's from the next larger
+size's. Of each seed fresh heads are trained alone on that trunk's features
 ({study.warm_up.epochs} epochs of {study.warm_up.passes} augmented crop a person). From there each
 system, one head and its own trunk, is trained alone: on the same people in the same order with the
 same augmentation, schedule and number of steps, NerPE with {study.samples} positions a cell.

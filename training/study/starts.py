@@ -1,7 +1,7 @@
 """What a study's systems start from, made by the study itself so that anyone can make it again.
 
-Of each size one run of all heads together fits the trunk, so that it favours none of them; of each
-size and seed fresh heads are then trained alone on that trunk's features.
+Of each size, the largest first, one run of all heads together fits the trunk, so that it favours
+none of them; of each size and seed fresh heads are then trained alone on that trunk's features.
 """
 
 from __future__ import annotations
@@ -29,9 +29,7 @@ def make_start(study: Study, system: System, data: Data) -> None:
     beginning = study.beginning(system.pixels, system.seed)
     if beginning.final.exists():
         return
-    trunk = study.trunk(system.pixels)
-    console.print(trunk.name)
-    train(trunk, data(trunk))
+    _make_trunk(study, system.pixels, data)
     console.print(beginning.name)
     torch.manual_seed(beginning.seed)
     network = start_network(beginning)
@@ -39,3 +37,12 @@ def make_start(study: Study, system: System, data: Data) -> None:
     train_heads(network, data(beginning), beginning, beginning.warm_up, torch.device("cpu"))
     beginning.folder.mkdir(parents=True, exist_ok=True)
     write_checkpoint(beginning.final, {"ema": network.state_dict()})
+
+
+def _make_trunk(study: Study, pixels: int, data: Data) -> None:
+    larger = study.larger(pixels)
+    if larger is not None:
+        _make_trunk(study, larger, data)
+    trunk = study.trunk(pixels)
+    console.print(trunk.name)
+    train(trunk, data(trunk))
