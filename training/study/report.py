@@ -178,7 +178,8 @@ Figures are of `{study.split}`, {results[0].people if results else 0} people, bo
 no flip, through the bundle and the predictor that are served. An error is a joint's distance over
 the square root of its person's box, and PCK the share of joints within so much. ± is the standard
 deviation over seeds, which vary the heads' start, the order of the people and the augmentation; the
-trunk of a size is one for all of them, so it is not in the spread.
+trunk of a size is one for all of them, so it is not in the spread. The budgets are small ones: the
+figures tell how fast the heads learn as much as how far they come.
 
 {budget}
 
