@@ -171,8 +171,8 @@ Written by `subpose-train study` from `{recipe}`; every figure but the papers' i
 Of each size one run of all heads together first fits the trunk, a `{study.shape.encoder}`, so that
 it favours no head: the largest size's from what is published, each other one's from the next larger
 size's. Of each seed fresh heads are trained alone on that trunk's features
-({study.warm_up.epochs} epochs of {study.warm_up.passes} augmented crop a person). From there each
-system, one head and its own trunk, is trained alone: on the same people in the same order with the
+({study.warm_up.epochs} epochs of {study.warm_up.passes} augmented crop a person, NerPE with
+{study.warm_up.samples} position a cell). From there each system, one head and its own trunk, is trained alone: on the same people in the same order with the
 same augmentation, schedule and number of steps, NerPE with {study.samples} positions a cell.
 Figures are of `{study.split}`, {results[0].people if results else 0} people, boxes of the labels,
 no flip, through the bundle and the predictor that are served. An error is a joint's distance over
@@ -202,7 +202,7 @@ In the papers, AP:
 ## What a resolution costs, and what it buys
 
 Of the first seed, on {study.swept_photos} photos: processor time from features to joints over that
-from pixels to features.
+from pixels to features. So few photos have few joints: a hundredth of PCK there says little.
 
 {costs_table(results)}
 """
@@ -224,21 +224,21 @@ from pixels to features.
 
 
 def _summary(study: Study, results: Sequence[Result]) -> str:
-    """Markdown: the answer, as AP has it, in a line a size."""
+    """Markdown: the answer in a line a size and metric, as the papers read their heads."""
     lines = []
     for size in study.sizes:
-        for name, decodes in (("as published", PUBLISHED), ("read finest", FINEST)):
+        for metric, field in METRICS.items():
             said = []
             for better, other, words in CLAIMS:
 
-                def read(result: Result, decodes: dict[str, str] = decodes) -> float:
-                    return row_of(result, decodes).ap
+                def read(result: Result, field: str = field) -> float:
+                    return float(getattr(row_of(result, PUBLISHED), field))
 
                 if verdict := compare(results, size.pixels, (better, other), read):
                     mean = _spread(verdict.differences, sign="+")
-                    said.append(f"{words}: {verdict.words} ({mean} AP)")
+                    said.append(f"{words}: {verdict.words} ({mean})")
             if said:
-                lines.append(f"- **{size.pixels} x {size.pixels}, {name}.** {'; '.join(said)}.")
+                lines.append(f"- **{size.pixels} x {size.pixels}, {metric}.** {'; '.join(said)}.")
     return "\n".join(lines)
 
 
