@@ -172,8 +172,9 @@ Of each size one run of all heads together first fits the trunk, a `{study.shape
 it favours no head: the largest size's from what is published, each other one's from the next larger
 size's. Of each seed fresh heads are trained alone on that trunk's features
 ({study.warm_up.epochs} epochs of {study.warm_up.passes} augmented crop a person, NerPE with
-{study.warm_up.samples} position a cell). From there each system, one head and its own trunk, is trained alone: on the same people in the same order with the
-same augmentation, schedule and number of steps, NerPE with {study.samples} positions a cell.
+{study.warm_up.samples} position a cell). From there each system, one head and its own trunk, is
+trained alone: on the same people in the same order with the same augmentation, schedule and number
+of steps, NerPE with {study.samples} positions a cell.
 Figures are of `{study.split}`, {results[0].people if results else 0} people, boxes of the labels,
 no flip, through the bundle and the predictor that are served. An error is a joint's distance over
 the square root of its person's box, and PCK the share of joints within so much. ± is the standard
