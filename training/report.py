@@ -24,6 +24,7 @@ COLOURS = {"simcc": "#0072B2", "nerpe": "#D55E00", "heatmap": "#009E73"}
 _SHOWN = {
     "AP": "AP", "AP50": "AP50", "AP75": "AP75", "APM": "APM", "APL": "APL", "AR": "AR",
     "APE": "easy", "APH": "hard", "PCKh@0.5": "PCKh@0.5", "PCKh@0.1": "PCKh@0.1",
+    "PCKh@0.11": "PCKh@0.11",
     "PCK@0.2": "PCK@0.2", "PCP": "PCP",
     "error_median": "error, median", "error_mean": "error, mean",
     "calibration_error": "calibration error", "within_sigma": "within sigma",

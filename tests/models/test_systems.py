@@ -158,6 +158,7 @@ def test_rtmpose_s_head_has_the_published_size() -> None:
         ("hrnet:48", 4),
         ("timm:mobilenetv2_100:16", 16),
         ("timm:mobilenetv4_conv_small:16", 16),
+        ("tinypose", 4),
     ],
 )
 def test_every_backbone_and_head_take_every_size(

@@ -17,13 +17,15 @@ from models.networks.pose import HEADS, PoseNetwork, PoseShape
 from models.predictor import Person, Pose
 from tests.norms import shaken
 from tests.training.sets import row, write_set
-from training.config import DataSource, Schedule, Serving
+from training.config import DataSource, HeadPhase, Schedule, Serving
 from training.data.examples import Augmentation
 from training.start import start_network
 from training.study import run as module
+from training.study import starts
 from training.study.config import Study, StudySize, System, load_study
 from training.study.fields import SAMPLES, line_through, typical_person
 from training.study.measure import joint_errors
+from training.study.papers import papers_table
 from training.study.report import compare
 from training.study.results import Result, Row, read_results, result_file
 from training.study.run import run_study
@@ -64,9 +66,14 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Study:
         shape=SHAPE,
         sizes=[
             StudySize(
-                pixels=32, simcc_split=2, simcc_sigma=2, schedule=Schedule(steps=2, batch=4, ramp=1)
+                pixels=32,
+                simcc_split=2,
+                simcc_sigma=2,
+                trunk=Schedule(steps=3, batch=4, ramp=1),
+                schedule=Schedule(steps=2, batch=4, ramp=1),
             )
         ],
+        warm_up=HeadPhase(epochs=1, batch=4),
         serving=Serving(data="painted", start="nothing", blur=3),
         standard=(32,),
         progressive=(64,),
@@ -155,7 +162,7 @@ def test_the_trunk_starts_from_the_classifier_and_its_first_stages_stay(
     plan: Study, results: list[Result]
 ) -> None:
     assert results
-    experiment = plan.experiment(plan.systems[0])
+    experiment = plan.trunk(32)
     start = start_network(experiment).state_dict()
     trained = torch.load(experiment.final, weights_only=True)["network"]
     assert plan.start
@@ -164,6 +171,48 @@ def test_the_trunk_starts_from_the_classifier_and_its_first_stages_stay(
         before, after = start[f"encoder.body.{name}"], trained[f"encoder.body.{name}"]
         assert torch.equal(before, classifier[name])
         assert torch.equal(before, after) == (not name.startswith("blocks.1"))
+
+
+def test_systems_start_from_their_sizes_trunk_and_their_seeds_heads(
+    plan: Study, results: list[Result]
+) -> None:
+    assert results
+    trunk = torch.load(plan.trunk(32).final, weights_only=True)["ema"]
+    for system in plan.systems:
+        start = start_network(plan.experiment(system)).state_dict()
+        heads = torch.load(plan.beginning(32, system.seed).final, weights_only=True)["ema"]
+        for name, tensor in start.items():
+            of_trunk = name.startswith("encoder.")
+            assert torch.equal(tensor, (trunk if of_trunk else heads)[name]), name
+            # Heads of the trunk's own run would be ahead of a seed, and the same for all.
+            if name.endswith("weight") and not of_trunk:
+                assert not torch.equal(tensor, trunk[name]), name
+
+
+def test_trunks_are_made_from_the_largest_down(
+    plan: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (size,) = plan.sizes
+    two = plan.model_copy(
+        update={"name": "two", "sizes": [size, size.model_copy(update={"pixels": 64})]}
+    )
+    assert two.trunk(64).start == plan.start
+    assert two.trunk(32).start == two.trunk(64).final
+    made = []
+    monkeypatch.setattr(starts, "train", lambda run, _: made.append(run.name))
+    monkeypatch.setattr(starts, "start_network", lambda run: PoseNetwork(run.shape))
+    monkeypatch.setattr(starts, "train_heads", lambda *_: None)
+    for _ in range(2):  # the second time all is there
+        starts.make_start(two, two.systems[0], training_data)
+        assert made == ["64-trunk", "32-trunk"]
+    assert two.beginning(32, 3).final.exists()
+
+
+def test_seeds_differ_in_their_heads_from_the_start(plan: Study) -> None:
+    first, second = (plan.beginning(32, seed) for seed in (0, 1))
+    assert first.final != second.final
+    assert first.start == second.start == plan.trunk(32).final
+    assert plan.trunk(32).seed not in plan.seeds
 
 
 def _results(head: str, values: list[float]) -> list[Result]:
@@ -203,6 +252,13 @@ def test_a_claim_is_held_against_the_spread_of_the_seeds(
     assert verdict.words.startswith(words)
     assert verdict.interval == (None if interval is None else pytest.approx(interval, abs=1e-5))
     assert compare(results, 64, ("nerpe", "heatmap"), lambda result: 0.0) is None
+
+
+def test_the_papers_gains_stand_beside_their_figures() -> None:
+    small, large = papers_table([64]).splitlines()[2:], papers_table([64, 128]).splitlines()[5:]
+    assert small[1] == "| 64 x 64 | HRNet-W48 | 0.485 | 0.597 | 0.625 | +0.112 | +0.028 |"
+    assert large[0] == "| 128 x 128 | ResNet-50 | 0.603 | 0.626 | 0.633 | +0.023 | +0.007 |"
+    assert len(papers_table([32]).splitlines()) == 2
 
 
 def test_an_error_is_relative_to_the_box_and_of_labelled_joints_alone(plan: Study) -> None:
@@ -247,5 +303,8 @@ def test_the_studys_own_file_compares_all_heads_with_three_seeds_at_both_sizes()
     study = load_study(Path("training/experiments/study.toml"))
     assert [size.pixels for size in study.sizes] == [64, 128]
     assert len(study.systems) == 2 * 3 * len(HEADS)
+    assert study.start == Path(
+        "../shared/data/models/teacher/tinypose_256x192_convs_fp16.safetensors"
+    )
     assert not study.augmentation.cutout
     assert study.augmentation != Augmentation()

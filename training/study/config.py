@@ -25,6 +25,7 @@ class StudySize(_Strict):
     pixels: int = Field(ge=32, description="of a side")
     simcc_split: float = Field(ge=1, description="bins a pixel, the paper's k")
     simcc_sigma: float = Field(gt=0, description="of its labels, bins")
+    trunk: Schedule = Field(description="of the run that makes the trunk of all its systems")
     schedule: Schedule = Field(description="every system's budget")
 
 
@@ -47,7 +48,7 @@ class Study(_Strict):
     name: str
     runs: Path = Field(Path("runs"), description="where checkpoints, bundles and figures go")
     report: Path = Field(description="the folder of the table, the plots and the results")
-    start: Path | None = Field(None, description="of every system's trunk, and of no head")
+    start: Path | None = Field(None, description="of the largest size's trunk, and of no head")
     held: int = Field(0, ge=0, description="first stages of the trunk that stay as they are")
     threads: int | None = None
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -57,7 +58,7 @@ class Study(_Strict):
     shape: PoseShape = Field(description="of every network but for its size and its head")
     sizes: list[StudySize]
     augmentation: Augmentation = Augmentation()
-    warm_up: HeadPhase = Field(HeadPhase(passes=0), description="of the head, before the rest")
+    warm_up: HeadPhase = Field(HeadPhase(), description="of the systems' heads, before the rest")
     losses: LossWeights = LossWeights()
     samples: int = Field(4, ge=1, description="NerPE's N_Z, positions a cell and step")
     serving: Serving = Field(description="of the bundles, and how they decode")
@@ -86,14 +87,48 @@ class Study(_Strict):
             for head in HEADS
         ]
 
+    def larger(self, pixels: int) -> int | None:
+        """The next larger size, if there is one."""
+        return min((s.pixels for s in self.sizes if s.pixels > pixels), default=None)
+
+    def trunk(self, pixels: int) -> Experiment:
+        """The run of a size whose trunk its systems start from: all heads together.
+
+        The largest size's trunk starts from what is published, which has seen people larger yet;
+        each other one from the next larger size's, so that no step down is a long one.
+        """
+        larger = self.larger(pixels)
+        start = self.start if larger is None else self.trunk(larger).final
+        # A seed of its own, so that no system sees its crops again.
+        return self._experiment(f"{pixels}-trunk", pixels, max(self.seeds) + 1).model_copy(
+            update={"start": start, "schedule": self._size(pixels).trunk}
+        )
+
+    def beginning(self, pixels: int, seed: int) -> Experiment:
+        """What a seed's systems start from: fresh heads, trained alone on the trunk's features."""
+        return self._experiment(f"{pixels}-beginning-{seed}", pixels, seed).model_copy(
+            update={"start": self.trunk(pixels).final, "warm_up": self.warm_up}
+        )
+
     def experiment(self, system: System) -> Experiment:
         """The system's run."""
-        size = next(size for size in self.sizes if size.pixels == system.pixels)
+        run = self._experiment(system.name, system.pixels, system.seed)
+        return run.model_copy(
+            update={
+                "start": self.beginning(system.pixels, system.seed).final,
+                "fresh_heads": False,
+                "shape": replace(run.shape, heads=(system.head,)),
+                "serving": self.serving.model_copy(update={"default_head": system.head}),
+            }
+        )
+
+    def _experiment(self, name: str, pixels: int, seed: int) -> Experiment:
+        """What all runs of a size share."""
+        size = self._size(pixels)
         return Experiment(
-            name=system.name,
-            seed=system.seed,
+            name=name,
+            seed=seed,
             runs=self.folder,
-            start=self.start,
             fresh_heads=True,
             held=self.held,
             threads=self.threads,
@@ -102,19 +137,21 @@ class Study(_Strict):
             dev=self.train[0],
             shape=replace(
                 self.shape,
-                size=(size.pixels, size.pixels),
-                heads=(system.head,),
+                size=(pixels, pixels),
                 simcc_split=size.simcc_split,
                 simcc_sigma=(size.simcc_sigma, size.simcc_sigma),
             ),
             augmentation=self.augmentation,
-            warm_up=self.warm_up,
+            warm_up=HeadPhase(passes=0),
             schedule=size.schedule,
             losses=self.losses,
             samples=self.samples,
-            serving=self.serving.model_copy(update={"default_head": system.head}),
-            checkpoint_every=60,
+            serving=self.serving,
+            checkpoint_every=30,
         )
+
+    def _size(self, pixels: int) -> StudySize:
+        return next(size for size in self.sizes if size.pixels == pixels)
 
     def readings(self, head: HeadName) -> list[HeadChoice]:
         """How a system's joints are read for the table."""

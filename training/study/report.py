@@ -12,26 +12,15 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from models.files import write_whole
-from models.networks.pose import HEADS, HeadName
+from models.networks.pose import HEADS
 from training.report import table_line
 from training.study.config import Study
+from training.study.papers import APART, CLAIMS, FINEST, PUBLISHED, papers_table
 from training.study.plots import chart_of_costs, chart_of_sizes
 from training.study.results import Result, Row
 
-CLAIMS: tuple[tuple[HeadName, HeadName, str], ...] = (
-    ("simcc", "heatmap", "SimCC > heatmap"),
-    ("nerpe", "simcc", "NerPE ≥ SimCC"),
-)
-"""What the papers say of low resolutions: the better head, the other, in words."""
-
 METRICS = {"AP": "ap", "PCK@0.05": "pck05"}
 """In which the claims are looked at."""
-
-PUBLISHED = {"heatmap": "quarter", "simcc": "argmax", "nerpe": "standard"}
-"""The decodes of the papers' tables."""
-
-FINEST = {"heatmap": "dark", "simcc": "expectation", "nerpe": "progressive"}
-"""Those that get the most out of each head."""
 
 
 class Verdict(NamedTuple):
@@ -168,23 +157,30 @@ def write_report(study: Study, results: Sequence[Result], recipe: str) -> list[P
         r.system.pixels: sum(o.system.pixels == r.system.pixels for o in results) for r in results
     }
     budget = "\n".join(
-        f"- {size.pixels} x {size.pixels}: {size.schedule.steps} steps of {size.schedule.batch} "
-        f"crops a system; {done.get(size.pixels, 0)} of "
-        f"{len(HEADS) * len(study.seeds)} systems done"
+        f"- {size.pixels} x {size.pixels}: {size.trunk.steps} steps of {size.trunk.batch} crops "
+        f"for the trunk, with all heads, then {size.schedule.steps} of {size.schedule.batch} for "
+        f"each system; {done.get(size.pixels, 0)} of {len(HEADS) * len(study.seeds)} are done"
         for size in study.sizes
     )
     text = f"""# Heatmap, SimCC and NerPE at low resolution
 
-Written by `subpose-train study` from `{recipe}`; every figure is measured by it.
+Written by `subpose-train study` from `{recipe}`; every figure but the papers' is measured by it.
 
-Each system is trained alone: its own `{study.shape.encoder}`, from the same start (its first
-{study.held} stages held), on the same people in the same order with the same augmentation, schedule
-and number of steps. Figures are of `{study.split}`, {results[0].people if results else 0} people,
-boxes of the labels, no flip, through the bundle and the predictor that are served. An error is a
-joint's distance over the square root of its person's box, and PCK the share of joints within so
-much. ± is the standard deviation over seeds, which vary the heads' start, the order of the people
-and the augmentation. The budget is a small one, so the figures tell how fast the systems learn
-as much as how far they come; the papers train for 140 to 210 epochs on 150,000 people.
+{_summary(study, results)}
+
+Of each size one run of all heads together first fits the trunk, a `{study.shape.encoder}`, so that
+it favours no head: the largest size's from what is published, each other one's from the next larger
+size's. Of each seed fresh heads are trained alone on that trunk's features
+({study.warm_up.epochs} epochs of {study.warm_up.passes} augmented crop a person, NerPE with
+{study.warm_up.samples} position a cell). From there each system, one head and its own trunk, is
+trained alone: on the same people in the same order with the same augmentation, schedule and number
+of steps, NerPE with {study.samples} positions a cell.
+Figures are of `{study.split}`, {results[0].people if results else 0} people, boxes of the labels,
+no flip, through the bundle and the predictor that are served. An error is a joint's distance over
+the square root of its person's box, and PCK the share of joints within so much. ± is the standard
+deviation over seeds, which vary the heads' start, the order of the people and the augmentation; the
+trunk of a size is one for all of them, so it is not in the spread. The budgets are small ones: the
+figures tell how fast the heads learn as much as how far they come.
 
 {budget}
 
@@ -192,15 +188,22 @@ as much as how far they come; the papers train for 140 to 210 epochs on 150,000 
 
 ## Do the papers' claims hold here?
 
-Differences between systems of the same seed. A claim holds where the whole interval, Student's t
-over the seeds, is above 0.
+Differences between systems of the same seed, read as the papers' tables are (`published`: quarter
+offset, argmax, `standard`) and as finely as each head can be (`finest`: DARK, expectation,
+`progressive`). A claim holds where the whole interval, Student's t over the seeds, is above 0.
 
 {reading(study, results)}
+
+In the papers, AP:
+
+{papers_table([size.pixels for size in study.sizes])}
+
+{APART}
 
 ## What a resolution costs, and what it buys
 
 Of the first seed, on {study.swept_photos} photos: processor time from features to joints over that
-from pixels to features.
+from pixels to features. So few photos have few joints: a hundredth of PCK there says little.
 
 {costs_table(results)}
 """
@@ -219,6 +222,25 @@ from pixels to features.
     rows = [result.model_dump(mode="json") for result in results]
     write_whole(folder / "results.json", json.dumps(rows, indent=1) + "\n")
     return sorted(folder.iterdir())
+
+
+def _summary(study: Study, results: Sequence[Result]) -> str:
+    """Markdown: the answer in a line a size and metric, as the papers read their heads."""
+    lines = []
+    for size in study.sizes:
+        for metric, field in METRICS.items():
+            said = []
+            for better, other, words in CLAIMS:
+
+                def read(result: Result, field: str = field) -> float:
+                    return float(getattr(row_of(result, PUBLISHED), field))
+
+                if verdict := compare(results, size.pixels, (better, other), read):
+                    mean = _spread(verdict.differences, sign="+")
+                    said.append(f"{words}: {verdict.words} ({mean})")
+            if said:
+                lines.append(f"- **{size.pixels} x {size.pixels}, {metric}.** {'; '.join(said)}.")
+    return "\n".join(lines)
 
 
 FIELDS = {

@@ -29,6 +29,7 @@ from training.study.fields import write_fields
 from training.study.measure import costs, measure
 from training.study.report import write_report
 from training.study.results import Result, read_results, result_file, write_result
+from training.study.starts import make_start
 from training.train import train
 from training.truth import Truth, read_truth
 
@@ -48,6 +49,10 @@ def run_study(study: Study, recipe: str) -> list[Path]:
     people = [read_source(source).people for source in study.train]
     # A photo is decoded once for all systems: at 64 x 64 that is most of an example's time.
     read = cache(read_image)
+
+    def data(experiment: Experiment) -> ConcatDataset[Batch]:
+        return _examples(experiment, people, read)
+
     truth = read_truth(study.data, study.split).with_people()
     systems = study.systems
     for number, system in enumerate(systems, 1):
@@ -55,7 +60,8 @@ def run_study(study: Study, recipe: str) -> list[Path]:
             continue
         console.print(f"system {number} of {len(systems)}: {system.name}")
         experiment = study.experiment(system)
-        checkpoint = train(experiment, _examples(experiment, people, read))
+        make_start(study, system, data)
+        checkpoint = train(experiment, data(experiment))
         network = averaged_network(experiment, [checkpoint])
         bundle = bundle_folder(study, system)
         export_bundle(
@@ -76,7 +82,6 @@ def run_study(study: Study, recipe: str) -> list[Path]:
             else (),
         )
         write_result(study, result)
-        _draw(study, truth)
         write_report(study, read_results(study), recipe)
     _draw(study, truth)
     return write_report(study, read_results(study), recipe)
