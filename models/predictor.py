@@ -30,7 +30,7 @@ class HeadChoice:
     Attributes:
         head: one of the model's.
         decode: one of the head's.
-        resolution: of NerPE's lattice along the crop's longer side; None for the manifest's.
+        resolution: of NerPE's lattice along the crop's longer side; None for the decode's own.
         sigma: also how far off each joint may be.
     """
 

@@ -166,10 +166,10 @@ class Device:
                 return True  # without a heartbeat: who prepares for ever holds up everything
             self._beat()
             batch = self._next()
-        if batch is None:
-            return not self._closing
-        self._hold(batch)
-        return True
+            over = batch is None and self._closing
+        if batch is not None:
+            self._hold(batch)
+        return not over
 
     def _has_next(self) -> bool:
         if self.staged is not None:
@@ -264,8 +264,10 @@ class Device:
 
     def _prepare(self) -> None:
         """The other thread: stage the next batch when it is time."""
-        while not self._closing:
+        while True:
             with self._wake:
+                if self._closing:
+                    return
                 if (delay := self._until_staging()) is None or delay > 0:
                     self._staging_timed = delay is not None
                     self._staging.wait(delay)

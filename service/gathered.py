@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -32,6 +33,10 @@ class GatheredTransport:
             self._loop.call_soon(self._send)
         self._parts.append(data)
 
+    def writelines(self, parts: Iterable[bytes]) -> None:
+        """Send them soon."""
+        self.write(b"".join(parts))
+
     def write_eof(self) -> None:
         """Send now, and nothing more."""
         self._send()
@@ -45,4 +50,4 @@ class GatheredTransport:
     def _send(self) -> None:
         parts, self._parts = self._parts, []
         if parts and not self._transport.is_closing():
-            self._transport.write(b"".join(parts))
+            self._transport.writelines(parts)

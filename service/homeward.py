@@ -51,7 +51,10 @@ class Homeward:
                 continue
             if ended.cancelled():
                 waiter.cancel()
-            elif error := ended.exception():
+            elif isinstance(error := ended.exception(), StopIteration):
+                # The one that no future takes; the others behind it wait here too.
+                waiter.set_exception(RuntimeError(repr(error)))
+            elif error is not None:
                 waiter.set_exception(error)
             else:
                 waiter.set_result(ended.result())

@@ -59,6 +59,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._parting = False
         self._turned_away = False  # whose body is still to come, and is not wanted
         self._expected: float | None = None
+        self._at_work: RequestResponseCycle | None = None  # others may wait in the pipeline
 
     def connection_made(self, transport: BaseTransport) -> None:
         """A connection has to begin a request soon."""
@@ -70,8 +71,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Nothing to wait for any more."""
         self._overdue.forget(self)
         super().connection_lost(exc)
-        if self._in_work:
-            hung_up(self.cycle.scope)
+        self._drop()
 
     def data_received(self, data: bytes) -> None:
         """Count what comes before the headers are complete, and what comes too late."""
@@ -141,6 +141,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return False
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._at_work = cycle
         gate, work = self._state.gate, self._expected
         if work is None:
             super()._start_asgi_task(cycle, app)
@@ -198,6 +199,12 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.transport.close()
 
+    def _drop(self) -> None:
+        """Nobody will be told what is worked on."""
+        if self._at_work is not None:
+            self._at_work.disconnected = True
+            hung_up(self._at_work.scope)
+
     def _refuse(self) -> None:
         self._answer(
             HeadersTooLarge(
@@ -214,6 +221,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.cycle is not None:
             self.cycle.disconnected = True  # for the application, which may be reading a body
             self.cycle.message_event.set()
+            self._drop()
         self._state.metrics.turned_away(method, route, problem)
         self.transport.write(_response(problem, request_id_of(request_id), close=True))
         self.transport.write_eof()

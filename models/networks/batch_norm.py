@@ -11,6 +11,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 def fold_batch_norm(module: nn.Module) -> None:
     """Put each batch norm into the convolution before it, in place: the same map in eval mode.
 
+    Everything below is in eval mode then, and is trained.
+
     A small data set does not move good statistics, and without the norms a step is faster.
     """
     module.eval()

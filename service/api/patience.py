@@ -16,7 +16,7 @@ from service.settings import Settings
 
 R = TypeVar("R")
 
-_HANG_UP = "hang_up"
+_HANG_UP, _GONE = "hang_up", "gone"
 
 
 def deadline_of(request: Request, asked_ms: int | None, settings: Settings) -> float:
@@ -56,10 +56,15 @@ async def while_connected(request: Request, work: Coroutine[None, None, R]) -> R
 
     def hang_up() -> None:
         nonlocal gone
-        gone = True
-        task.cancel()
+        if not gone:
+            gone = True
+            task.cancel()
 
-    request.scope["state"][_HANG_UP] = hang_up
+    state = request.scope["state"]
+    if _GONE in state:
+        work.close()
+        raise ClientDisconnect
+    state[_HANG_UP] = hang_up
     try:
         return await work
     except asyncio.CancelledError:
@@ -68,11 +73,13 @@ async def while_connected(request: Request, work: Coroutine[None, None, R]) -> R
         task.uncancel()
         raise ClientDisconnect from None
     finally:
-        del request.scope["state"][_HANG_UP]
+        del state[_HANG_UP]
 
 
 def hung_up(scope: Mapping[str, Any]) -> None:
     """The client of this request is gone: drop what is being done for it."""
-    drop: Callable[[], None] | None = scope.get("state", {}).get(_HANG_UP)
+    state = scope["state"]
+    state[_GONE] = True  # for work that has not begun yet
+    drop: Callable[[], None] | None = state.get(_HANG_UP)
     if drop is not None:
         drop()

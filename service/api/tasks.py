@@ -166,8 +166,7 @@ def _choices(
         chosen = decode if decode in model.decodes[name] else model.decodes[name][0]
         lattice = None
         if name == "nerpe":
-            spec = model.manifest.heads.nerpe
-            lattice = _lattice(chosen or "", resolution or (spec.resolution if spec else 512))
+            lattice = _lattice(chosen, resolution or model.lattice(chosen))
         choices.append(HeadChoice(name, chosen or "", lattice, sigma))
     return tuple(choices)
 
@@ -178,7 +177,7 @@ def _judge(model: PoseModel) -> HeadChoice:
 
 
 def _lattice(decode: str, resolution: int) -> int:
-    """What NerPE will really use: `progressive` doubles from 32."""
+    """What NerPE will really use: all but `standard` double from 32."""
     if decode == "standard":
         return resolution
     return max(32, 1 << (resolution - 1).bit_length())

@@ -25,7 +25,7 @@ class Wire(asyncio.Transport):
 def test_what_is_written_in_a_round_is_sent_as_one() -> None:
     async def answers(wire: Wire) -> None:
         transport = GatheredTransport(wire, asyncio.get_running_loop())
-        transport.write(b"head ")
+        transport.writelines([b"he", b"ad "])
         transport.write(b"body")
         assert wire.sent == []
         await asyncio.sleep(0)

@@ -18,6 +18,20 @@ def test_each_task_gets_its_own_result_or_error() -> None:
     assert isinstance(two, ValueError)
 
 
+def test_an_error_that_no_future_takes_holds_up_nobody_behind_it() -> None:
+    async def wait() -> list[object]:
+        homeward, futures = Homeward(asyncio.get_running_loop()), [Future[int]() for _ in range(2)]
+        waiting = asyncio.gather(*map(homeward.result, futures), return_exceptions=True)
+        await asyncio.sleep(0)
+        futures[0].set_exception(StopIteration())
+        futures[1].set_result(2)
+        return await waiting
+
+    first, second = asyncio.run(wait())
+    assert isinstance(first, RuntimeError)
+    assert second == 2
+
+
 def test_the_loop_is_woken_once_for_all_that_ends_before_it_looks() -> None:
     async def wait() -> tuple[list[int], int]:
         loop, woken = asyncio.get_running_loop(), 0
