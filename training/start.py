@@ -14,7 +14,6 @@ from torch.nn import functional
 
 from models.bundle import load_bundle
 from models.geometry import Size
-from models.manifest import PoseManifest
 from models.networks.batch_norm import fold_batch_norm
 from models.networks.encoders import TimmEncoder
 from models.networks.folded import FoldedTrunk
@@ -61,6 +60,7 @@ def start_network(experiment: Experiment) -> PoseNetwork:
             given = _of_bundle(network, start)
         else:
             given = torch.load(start, weights_only=True)["ema"]
+        given = _of_this_size(network, given)
         _put(network, given, start, fresh_heads=experiment.fresh_heads)
         return network
     network = PoseNetwork(experiment.shape)
@@ -78,10 +78,7 @@ def start_network(experiment: Experiment) -> PoseNetwork:
 
 
 def _put(network: PoseNetwork, given: Weights, start: Path, *, fresh_heads: bool) -> None:
-    """Put in what fits.
-
-    Of another size of crop, linear layers are others; the warm-up trains what is new.
-    """
+    """Put in what fits; the warm-up trains what is new."""
     own = network.state_dict()
     fit = {
         name: tensor
@@ -125,36 +122,44 @@ def _of_bundle(network: PoseNetwork, folder: Path) -> Weights:
     if heads.heatmap is not None:
         maps = _initializers(bundle.file(heads.heatmap.graph))
         given |= _renamed(maps, "function.", "heatmap.")
-    if heads.simcc is not None and isinstance(network.simcc, SimccHead):
-        given |= _simcc(network, manifest, bundle.file(heads.simcc.graph))
+    if heads.simcc is not None:
+        given |= _simcc(bundle.file(heads.simcc.graph))
     return given
 
 
-def _simcc(network: PoseNetwork, manifest: PoseManifest, path: Path) -> Weights:
-    """The SimCC head's weights, its linear layers resampled to the network's own grid and bins."""
-    model = onnx.load(path)
+def _simcc(path: Path) -> Weights:
+    """The SimCC head of a bundle's graph."""
     found = _initializers(path)
-    given = _renamed(found, "function.joints.", "simcc.joints.")
-    shape = network.shape
-    crop = manifest.input.width, manifest.input.height
-    stride = network.encoder.stride
-    grids = (crop[0] // stride, crop[1] // stride), shape.grid(stride)
-    products = {
-        node.output[0]: node.input[1] for node in model.graph.node if node.op_type == "MatMul"
-    }
-    for node in model.graph.node:
-        if node.op_type != "Add" or not set(node.input) & set(products):
-            continue
-        first, second = node.input
-        product, bias = (first, second) if first in products else (second, first)
-        axis = bias.removeprefix("function.").removesuffix(".bias")
-        bins = shape.simcc.bins["xy".index(axis)]
-        weight = found[products[product]].T
-        given[f"simcc.{axis}.weight"] = _resampled(weight, grids, bins)
-        given[f"simcc.{axis}.bias"] = functional.interpolate(
-            found[bias][None, None], bins, mode="linear", align_corners=True
-        )[0, 0]
+    given = _renamed(found, "function.", "simcc.")
+    # A linear layer is a product with a matrix that has lost its name, and a sum with its bias.
+    nodes = onnx.load(path).graph.node
+    products = {node.output[0]: node.input[1] for node in nodes if node.op_type == "MatMul"}
+    for node in nodes:
+        if node.op_type == "Add" and set(node.input) & set(products):
+            product, bias = sorted(node.input, key=lambda name: name not in products)
+            name = bias.removeprefix("function.").removesuffix(".bias")
+            given[f"simcc.{name}.weight"] = found[products[product]].T
     return given
+
+
+def _of_this_size(network: PoseNetwork, given: Weights) -> Weights:
+    """Weights with SimCC's linear layers resampled to the network's own grid and bins."""
+    head, names = getattr(network, "simcc", None), ("simcc.x.weight", "simcc.y.weight")
+    if not isinstance(head, SimccHead) or not given.keys() >= set(names):
+        return given
+    shape, stride = network.shape, network.encoder.stride
+    columns, rows = (round(len(given[name]) / shape.simcc_split) // stride for name in names)
+    if head.deconvs or any(given[name].shape[1] != columns * rows for name in names):
+        return given  # made otherwise: what does not fit begins anew
+    grids = (columns, rows), shape.grid(stride)
+    fitted = dict(given)
+    for name, bins in zip(names, shape.simcc.bins, strict=True):
+        bias = name.replace("weight", "bias")
+        fitted[name] = _resampled(given[name], grids, bins)
+        fitted[bias] = functional.interpolate(
+            given[bias][None, None], bins, mode="linear", align_corners=True
+        )[0, 0]
+    return fitted
 
 
 def _resampled(weight: Tensor, grids: tuple[Size, Size], bins: int) -> Tensor:

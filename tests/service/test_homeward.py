@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
@@ -19,7 +20,7 @@ def test_each_task_gets_its_own_result_or_error() -> None:
 
 
 def test_an_error_that_no_future_takes_holds_up_nobody_behind_it() -> None:
-    async def wait() -> list[object]:
+    async def wait() -> Sequence[object]:
         homeward, futures = Homeward(asyncio.get_running_loop()), [Future[int]() for _ in range(2)]
         waiting = asyncio.gather(*map(homeward.result, futures), return_exceptions=True)
         await asyncio.sleep(0)
