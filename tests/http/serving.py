@@ -39,8 +39,12 @@ class Running:
 
 @contextmanager
 def running(house: FakeHouse | None, *, wait: bool = True, **settings: object) -> Iterator[Running]:
-    """Serve a fake house, or the committed bundles where there is none."""
-    chosen = Settings.model_validate({"port": 0, **settings})
+    """Serve a fake house, or the committed bundles where there is none.
+
+    A fake house's device runs one batch at a time unless told, however many cores are here.
+    """
+    alone = {"threads": 1} if house else {}
+    chosen = Settings.model_validate({"port": 0, **alone, **settings})
     app = create_app(chosen, house.load if house else load_catalog)
     server = Server(app, chosen)
     thread = threading.Thread(target=server.run, daemon=True)

@@ -87,6 +87,7 @@ def process(arguments: list[str], **environment: str) -> Iterator[Process]:
 def test_sigterm_finishes_what_was_accepted_and_refuses_the_rest() -> None:
     environment = {
         "SUBPOSE_LATEST": "true", "SUBPOSE_MODEL": "fake", "SUBPOSE_DRAIN_LEAD_SECONDS": "3",
+        "SUBPOSE_THREADS": "1",  # one batch at a time asks for a line of ours
     }  # fmt: skip
     with process(["-c", FAKE], **environment) as server:
         url = (
