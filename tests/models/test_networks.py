@@ -173,11 +173,11 @@ def test_a_backbone_ends_where_it_is_read(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet", "encoder 'resnet': ask for tinypose, hrnet"),
-        ("timm:resnet18", "ask for tinypose, hrnet"),
-        ("timm::32", "ask for tinypose, hrnet"),
-        ("timm:resnet18:x", "ask for tinypose, hrnet"),
-        ("hub:resnet18:32", "ask for tinypose, hrnet"),
+        ("resnet", "encoder 'resnet': ask for tinypose, tinypose-dense, hrnet"),
+        ("timm:resnet18", "ask for tinypose, tinypose-dense, hrnet"),
+        ("timm::32", "ask for tinypose, tinypose-dense, hrnet"),
+        ("timm:resnet18:x", "ask for tinypose, tinypose-dense, hrnet"),
+        ("hub:resnet18:32", "ask for tinypose, tinypose-dense, hrnet"),
         ("timm:resnet18:3", r"features of strides \[2, 4, 8, 16, 32\], not 3"),
     ],
 )
