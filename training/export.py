@@ -27,7 +27,7 @@ from models.manifest import (
     SimccSpec,
 )
 from models.networks.batch_norm import fold_batch_norm
-from models.networks.folded import FoldedEncoder
+from models.networks.folded import FoldedEncoder, FoldedTrunk
 from models.networks.pose import HEADS, PoseNetwork
 from models.networks.tinypose import TinyPoseTrunk
 from training.config import Serving
@@ -173,7 +173,7 @@ def _export_graphs(network: PoseNetwork, folder: Path) -> tuple[int, ...]:
 
     # What runs fastest is another network that answers the same, where there is one.
     served = None
-    if isinstance(network.encoder, TinyPoseTrunk):
+    if isinstance(network.encoder, TinyPoseTrunk | FoldedTrunk):
         served = FoldedEncoder(network.normalise, network.encoder).eval()
     graph("encoder", network.encode, {"crops": crops}, ["features"], served=served)
     if "simcc" in network.shape.heads:

@@ -53,7 +53,7 @@ def digest_of(path: Path) -> str | None:
 
     None where there is none, as a pack travels without what it is made of.
     """
-    if path.is_dir():
+    if (path / "manifest.json").is_file():
         return load_bundle(path).digest
     return file_digest(path) if path.is_file() else None
 

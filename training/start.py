@@ -106,16 +106,14 @@ def _of_bundle(network: PoseNetwork, folder: Path) -> Weights:
     bundle = load_bundle(folder)
     manifest = bundle.pose
     own = network.state_dict()
-    trunk = {
-        f"encoder.{name.removeprefix('owner.trunk.')}": tensor
-        for name, tensor in _initializers(bundle.file(manifest.encoder)).items()
-    }
-    # Normalisation's scale is in the stem's weights there.
-    for side in ("left", "right"):
-        name = f"encoder.stem.{side}.0.weight"
-        if name not in trunk:
-            raise DataError(f"{folder} has another trunk than `tinypose`")
-        trunk[name] = trunk[name] / network.normalise.scale[:, None, None]
+    found = _initializers(bundle.file(manifest.encoder))
+    trunk = _renamed(found, "owner.encoder.", "encoder.")
+    if not trunk:
+        # Normalisation's scale is in the stem's weights there.
+        trunk = _renamed(found, "owner.trunk.", "encoder.")
+        for side in ("left", "right"):
+            if (name := f"encoder.stem.{side}.0.weight") in trunk:
+                trunk[name] = trunk[name] / network.normalise.scale[:, None, None]
     # What units let pass is one and the same there, so that a graph need not have it again.
     given = {name: own[name] for name in own if name.endswith(".keep.weight")} | trunk
     heads = manifest.heads
