@@ -165,7 +165,7 @@ def test_of_a_real_person_a_heatmap_is_exact_enough_for_a_fraction_of_the_work(
         assert one.max() == pytest.approx(exact[joint].max(), abs=0.002)
 
 
-def test_progressive_evaluates_less_than_an_eighteenth_of_what_standard_does(
+def test_progressive_evaluates_less_than_a_twentieth_of_what_standard_does(
     model: PoseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     features = model.encode(np.full((1, *model.size[::-1], 3), 128, np.uint8))
@@ -174,6 +174,7 @@ def test_progressive_evaluates_less_than_an_eighteenth_of_what_standard_does(
     standard = positions()
     columns = -(-256 * model.size[0] // model.size[1])
     assert standard == columns * 256
-    for resolution in (256, 512, 1024):
+    # At 1024 the five that are followed take ten positions more than that.
+    for resolution, part in ((256, 20), (512, 20), (1024, 19.9)):
         model.decode(features, "nerpe", "progressive", resolution)
-        assert positions() < standard / 18
+        assert positions() < standard / part
