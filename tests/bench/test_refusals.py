@@ -14,7 +14,8 @@ def test_the_bench_of_refusals_tells_what_both_sides_pay_for_each_kind() -> None
     assert [line.partition(":")[0] for line in lines] == [
         "one connection for many", "a connection each", "at 400 a second",
     ]  # fmt: skip
-    for line in lines:
-        server, clients = map(int, re.findall(r"(\d+) us", line))
-        assert server > 0
-        assert clients > 0
+    told = [tuple(map(int, re.findall(r"(\d+) us", line))) for line in lines]
+    # A kernel may count processor time in ticks of 10 ms, of which a kind alone may see none.
+    server, clients = map(sum, zip(*told, strict=True))
+    assert server > 0
+    assert clients > 0
