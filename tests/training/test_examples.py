@@ -1,3 +1,4 @@
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -205,7 +206,7 @@ def test_the_teacher_s_maps_move_with_the_crop(tmp_path: Path, matrix: CropMatri
     examples = _examples(people, moving, matrix=matrix, teacher=teacher)
     pitch = (np.array(SIZE) - 1) / (np.array(GRID) - 1)
     columns, rows = np.arange(GRID[0]), np.arange(GRID[1])
-    peaks, centers = [], []
+    peaks, centers, widths = [], [], []
     for epoch in range(30):
         examples.epoch = epoch
         example = examples[0]
@@ -221,11 +222,14 @@ def test_the_teacher_s_maps_move_with_the_crop(tmp_path: Path, matrix: CropMatri
             if min(x, y, GRID[0] - 1 - x, GRID[1] - 1 - y) > 10:
                 mean = [map_.sum(0) @ columns, map_.sum(1) @ rows] / map_.sum()
                 centers.append(np.abs(mean - cells[joint]).max())
+                widths.append(math.sqrt(map_.sum(0) @ (columns - mean[0]) ** 2 / map_.sum()))
     assert len(peaks) > 200
     assert max(peaks) <= 1.3
     assert len(centers) > 100
     # Nothing but the maps' own resampling: no half cell lost between the two grids.
     assert max(centers) < 0.1
+    # As wide as a label, however large people are in the crop.
+    assert 1.9 < min(widths) <= max(widths) < 2.2
 
 
 def test_where_the_teacher_saw_nothing_its_maps_are_empty(tmp_path: Path) -> None:

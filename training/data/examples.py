@@ -203,7 +203,11 @@ def _cut_out(crop: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np
 def _warped(
     maps: NDArray[np.float32], person: LabelledPerson, geometry: CropGeometry
 ) -> NDArray[np.float32]:
-    """The teacher's maps as they lie in another crop of the same person."""
+    """The teacher's maps as they lie in another crop of the same person.
+
+    Where people are larger there, so are its bumps, and labels' are not. A Gaussian to the power of
+    the zoom's square is as wide as before; its peak, which is the teacher's score, is left alone.
+    """
     columns, rows = GRID
 
     def cells(size: Size) -> NDArray[np.float64]:
@@ -216,5 +220,8 @@ def _warped(
 
     own = np.linalg.inv(cells((geometry.width, geometry.height))) @ square(geometry.matrix)
     seen = square(plain_crop(person).inverse) @ cells(TEACHER_SIZE)
-    warped = [cv2.warpAffine(m, (own @ seen)[:2], GRID, flags=cv2.INTER_LINEAR) for m in maps]
-    return np.asarray(warped, np.float32)
+    matrix = (own @ seen)[:2]
+    warped = np.stack([cv2.warpAffine(m, matrix, GRID, flags=cv2.INTER_LINEAR) for m in maps])
+    peak = warped.max((1, 2), keepdims=True).clip(1e-6)
+    zoom_square = abs(np.linalg.det(matrix[:, :2]))
+    return np.asarray(peak * (warped.clip(0) / peak) ** zoom_square, np.float32)
