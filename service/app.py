@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
 from starlette.types import Lifespan
 
 from service.api import catalog, errors, heatmap, pages, pose, probes
+from service.api.dependencies import authorised
 from service.api.lean import Shortcut
 from service.api.middleware import BodyGuard, HostCheck, RequestContext
 from service.api.parting import Parting
@@ -41,21 +42,26 @@ def create_app(settings: Settings, load: Callable[[Settings], Catalog] = load_ca
         await state.close()
 
     shortcuts = (*pose.router.routes, *heatmap.router.routes, *probes.router.routes)
-    app = _bare_app(state, lifespan=lifespan, shortcuts=shortcuts)
+    app = _bare_app(
+        state, hosts=settings.allowed_hosts, lifespan=lifespan, shortcuts=shortcuts
+    )
     app.include_router(pose.router)
     app.include_router(pose.forget_router)
     app.include_router(heatmap.router)
     app.include_router(catalog.router)
     app.include_router(probes.router)
     if settings.metrics_port is None:
-        app.include_router(probes.metrics_router)
+        app.include_router(probes.metrics_router, dependencies=[Depends(authorised)])
     app.include_router(pages.router)
     return app
 
 
 def create_metrics_app(app: FastAPI) -> FastAPI:
-    """What `SUBPOSE_METRICS_PORT` serves: the other application's metrics and nothing else."""
-    metrics_app = _bare_app(app.state.subpose, openapi_url=None)
+    """What `SUBPOSE_METRICS_PORT` serves: the other application's metrics and nothing else.
+
+    Who can reach a port that has nothing but metrics is meant to: it asks for neither key nor name.
+    """
+    metrics_app = _bare_app(app.state.subpose, hosts=None, openapi_url=None)
     metrics_app.include_router(probes.metrics_router)
     return metrics_app
 
@@ -63,6 +69,7 @@ def create_metrics_app(app: FastAPI) -> FastAPI:
 def _bare_app(
     state: State,
     *,
+    hosts: frozenset[str] | None,
     openapi_url: str | None = "/openapi.json",
     lifespan: Lifespan[FastAPI] | None = None,
     shortcuts: Sequence[BaseRoute] = (),
@@ -89,7 +96,7 @@ def _bare_app(
         most_together=settings.bodies_bytes,
         seconds=settings.body_seconds,
     )
-    app.add_middleware(HostCheck, hosts=settings.allowed_hosts)
+    app.add_middleware(HostCheck, hosts=hosts)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

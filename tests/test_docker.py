@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from service.settings import Settings
+from service.settings import Settings, own_bundles
 from tests.valkey import valkey
 
 ROOT = Path(__file__).parents[1]
@@ -75,9 +75,8 @@ def free_port() -> int:
 def container(target: str, cwd: Path, port: int) -> Iterator[subprocess.Popen[str]]:
     command = json.loads(last(target, "ENTRYPOINT")) + json.loads(last(target, "CMD"))
     outside = {"PATH": f"{BIN}:{os.environ['PATH']}", "SUBPOSE_PORT": str(port)}
-    process = subprocess.Popen(
-        command, cwd=cwd, env=told(target) | outside, stderr=subprocess.PIPE, text=True
-    )
+    env = told(target) | outside | {"SUBPOSE_METRICS_PORT": "0"}
+    process = subprocess.Popen(command, cwd=cwd, env=env, stderr=subprocess.PIPE, text=True)
     try:
         yield process
     finally:
@@ -169,7 +168,8 @@ def test_plain_up_is_the_gpu_and_the_cpu_has_a_profile_on_the_same_port() -> Non
     assert [name for name in services() if not services()[name].get("profiles")] == ["gpu"]
     assert "profiles" not in services()["gpu"]
     assert services()["cpu"]["profiles"] == ["cpu"]
-    assert services()["cpu"]["ports"] == services()["gpu"]["ports"] == ["127.0.0.1:8000:8000"]
+    ports = ["127.0.0.1:${PUBLISHED:-8000}:8000"]  # a range where there are replicas
+    assert services()["cpu"]["ports"] == services()["gpu"]["ports"] == ports
     (device,) = services()["gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
     assert "deploy" not in services()["cpu"]
@@ -186,6 +186,26 @@ def test_the_shared_store_bounds_its_memory_drops_the_oldest_and_is_not_publishe
     with valkey(tmp_path, options=options) as url, redis.Redis.from_url(url) as server:
         told = server.config_get("maxmemory*")
         assert told == told | {"maxmemory": str(1 << 30), "maxmemory-policy": "allkeys-lru"}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_prometheus_asks_where_metrics_are_served_whatever_keys_and_names_are_set(
+    target: str,
+) -> None:
+    port = told(target)["SUBPOSE_METRICS_PORT"]
+    scraped = yaml.safe_load((ROOT / "docker/prometheus/prometheus.yml").read_text())
+    (job,) = scraped["scrape_configs"]
+    assert f"{target}:{port}" in job["static_configs"][0]["targets"]
+    assert port not in str(services()[target]["ports"])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_imported_bundles_are_mounted_where_the_service_looks(
+    target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", told(target)["XDG_DATA_HOME"])
+    (mount,) = services()[target]["volumes"]
+    assert mount == f"./bundles:{own_bundles()}:ro"
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from service.api.dependencies import AppState, Authorised
+from service.api.dependencies import AppState
 from service.api.errors import problem_responses
 from service.api.lean import ProbeRoute
 from service.api.schemas import Health
@@ -50,6 +50,6 @@ async def readyz(state: AppState) -> Health:
         **problem_responses(Unauthorized, UnknownHost, ClientLimit),
     },
 )
-async def metrics(state: AppState, caller: Authorised) -> Response:
+async def metrics(state: AppState) -> Response:
     """Prometheus text."""
     return Response(state.metrics.text(), media_type=CONTENT_TYPE_LATEST)
