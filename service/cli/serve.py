@@ -8,8 +8,9 @@ import typer
 
 from service.cli.options import Bundles, Detector, Device, Engine, Model, Threads, settings_of
 from service.console import complain, flag, one_line_errors
+from service.environment import variable
 from service.ports import try_port
-from service.settings import PREFIX, Settings
+from service.settings import Settings
 
 
 def serve(
@@ -52,6 +53,6 @@ def _check_ports(settings: Settings) -> None:
         except OSError as error:
             complain(
                 f"cannot listen on {settings.host}:{port} ({error.strerror}): end what listens "
-                f"there, or choose another with {flag(name)} ({PREFIX}{name.upper()})"
+                f"there, or choose another with {flag(name)} ({variable(name)})"
             )
             raise typer.Exit(1) from error

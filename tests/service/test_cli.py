@@ -242,7 +242,7 @@ def test_pictures_that_would_be_one_file_are_refused_before_the_work(tmp_path: P
         ([str(SAMPLE), "--max-people", "0"], "--max-people: 0"),
         ([str(SAMPLE), "--model", "hourglass"], "'hourglass'"),
         ([str(SAMPLE), "--detector", "nobody"], "'nobody'"),
-        ([str(SAMPLE), "--device", "abacus"], "SUBPOSE_DEVICE"),
+        ([str(SAMPLE), "--device", "abacus"], "--device"),
         ([str(SAMPLE), "--draw", "out.gif"], "out.gif"),
         ([str(SAMPLE), "--json", "no/such/folder.json"], "no/such"),
         ([str(SAMPLE), "--bundles", "nowhere"], "pose-s"),
@@ -333,8 +333,20 @@ def test_every_command_refuses_an_unknown_setting(
 ) -> None:
     monkeypatch.setenv("SUBPOSE_PROT", "8001")
     (line,) = subpose(*command.split(), code=2).stderr.splitlines()
-    assert "SUBPOSE_PROT" in line
-    assert "SUBPOSE_PORT" in line
+    assert line == "subpose: there is no setting SUBPOSE_PROT; did you mean SUBPOSE_PORT?"
+
+
+def test_a_setting_that_cannot_be_is_named_as_it_was_given(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SUBPOSE_PORT", "many")
+    (tmp_path / ".env").write_text("SUBPOSE_THREADS=none\n")
+    (line,) = subpose(
+        "serve", "--metrics-port", "99999", "--device", "abacus", code=2
+    ).stderr.splitlines()
+    for name in ("SUBPOSE_PORT: ", "SUBPOSE_THREADS: ", "--metrics-port: ", "--device: "):
+        assert name in line
+    assert "SUBPOSE_DEVICE" not in line
 
 
 def test_a_port_that_is_taken_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
