@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     bundles: Paths = Field(
         default_factory=_bundles,
         description="folders whose subfolders are bundles, imported ones go into the last; by "
-        "default the committed ones and the user's own",
+        "default the committed ones and ~/.local/share/subpose/bundles (XDG_DATA_HOME)",
     )
     model: str = Field(default="pose-s", description="the pose model where a request names none")
     detector: str = Field(
@@ -84,21 +84,26 @@ class Settings(BaseSettings):
     )
     engine: EngineName = Field(
         default="auto",
-        description="the runtime of the pose models; `auto` tries those that are installed once",
+        description="the runtime of the pose models: `onnxruntime`, `openvino`, `tensorrt`, "
+        "`torch` or `triton`; `auto` tries those that are installed once",
     )
     engine_file: Path = Field(
-        default_factory=_engine_file, description="where `auto` keeps what it found out"
+        default_factory=_engine_file,
+        description="where `auto` keeps what it found out; by default "
+        "~/.cache/subpose/engine.json (XDG_CACHE_HOME)",
     )
     precision: Precision = Field(
         default="f32",
-        description="of engines `torch` and `tensorrt` (f16; `torch` also bf16); refused where it "
-        "moves joints",
+        description="arithmetic: `f32`, of engines `torch` and `tensorrt` also `f16`, of `torch` "
+        "`bf16`; refused where it moves joints",
     )
     triton: str = Field(default="127.0.0.1:8001", description="host:port of engine `triton`")
     triton_seconds: float = Field(
         default=30, gt=0, description="within which engine `triton` must answer a batch"
     )
-    device: Literal["cpu", "cuda"] = Field(default="cpu", description="what the models run on")
+    device: Literal["cpu", "cuda"] = Field(
+        default="cpu", description="what the models run on: `cpu` or `cuda`"
+    )
     threads: int | None = Field(
         default=None, ge=1, description="of the engine; the machine's by default"
     )

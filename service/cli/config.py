@@ -9,16 +9,17 @@ from service.settings import Settings
 
 
 def config() -> None:
-    """Print every setting, its value and where it comes from, in the form of an .env file."""
+    """Print every setting: what it means, its value and where that comes from, as an .env file."""
     with one_line_errors():
         settings = settings_of()
     places = said(Settings.model_fields)
-    for name in Settings.model_fields:
+    for name, field in Settings.model_fields.items():
         source = next((place for place, values in places.items() if name in values), "default")
         value = getattr(settings, name)
         unset = "# " if value is None else ""
         line = f"{unset}{variable(name)}={written(value)}"
-        stdout.print(f"{line:<52} # {source}", markup=False, soft_wrap=True)
+        stdout.print(f"# {field.description}", markup=False, soft_wrap=True)
+        stdout.print(f"{line:<52} # {source}\n", markup=False, soft_wrap=True)
 
 
 def written(value: object) -> str:

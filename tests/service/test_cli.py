@@ -299,6 +299,9 @@ def test_settings_come_from_flag_over_environment_over_file_over_default(
     assert any(line.split() == ["SUBPOSE_PORT=9002", "#", "environment"] for line in lines)
     assert any(line.split() == ["SUBPOSE_DEADLINE_MS=77", "#", ".env"] for line in lines)
     assert any(line.split() == ["SUBPOSE_HOST=127.0.0.1", "#", "default"] for line in lines)
+    for name, field in Settings.model_fields.items():
+        meaning = lines.index(f"# {field.description}")
+        assert re.match(rf"(# )?SUBPOSE_{name.upper()}=", lines[meaning + 1])
     assert "port: 127.0.0.1:9003" in _doctor_port("--port", "9003")
 
 

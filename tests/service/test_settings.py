@@ -1,9 +1,11 @@
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
 from pydantic import ValidationError
 
 from service.settings import Settings
+from tests.settings_page import PAGE, page
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +107,21 @@ def test_a_port_that_is_neither_a_number_nor_a_service_is_refused(
     monkeypatch.setenv("SUBPOSE_PORT", port)
     with pytest.raises(ValidationError, match="port"):
         Settings()
+
+
+def test_the_page_of_settings_says_what_the_settings_are() -> None:
+    """`python -m tests.settings_page` writes it anew."""
+    assert PAGE.read_text() == page()
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_a_setting_says_what_it_means_in_a_line_with_every_choice(name: str) -> None:
+    field = Settings.model_fields[name]
+    assert field.description
+    assert not set(field.description) & set("\n|")
+    if get_origin(field.annotation) is Literal:
+        for choice in get_args(field.annotation):
+            assert f"`{choice}`" in field.description
 
 
 def test_environment_wins_over_the_env_file(
