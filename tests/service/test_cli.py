@@ -256,6 +256,11 @@ def test_wrong_usage_is_one_line_and_exit_code_2(arguments: list[str], named: st
     assert result.stdout == ""
 
 
+def test_the_help_of_predict_shows_the_form_of_boxes() -> None:
+    words = re.sub(r"[\s│]+", " ", subpose("predict", "--help").stdout)
+    assert "JSON [[x, y, width, height], ...] instead of a detector." in words
+
+
 def test_an_interrupt_ends_with_130_and_no_traceback() -> None:
     command = [*SUBPOSE, "predict", str(SAMPLE), "-"]
     with subprocess.Popen(
