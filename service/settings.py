@@ -254,6 +254,11 @@ class Settings(BaseSettings):
         return frozenset(name.lower() for name in names)
 
     @property
+    def shows_newest_to_all(self) -> bool:
+        """Whether heatmaps of the newest photo are anyone's who reaches the port."""
+        return self.latest and not self.api_keys and not self._on_loopback
+
+    @property
     def _on_loopback(self) -> bool:
         if self.host == "localhost":
             return True

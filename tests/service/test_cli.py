@@ -369,6 +369,23 @@ def test_a_port_that_is_taken_is_refused_before_anything_is_loaded(tmp_path: Pat
             assert flag in line
 
 
+@pytest.mark.parametrize(
+    ("host", "keys", "warned"), [("0.0.0.0", "", 1), ("0.0.0.0", "a", 0), ("127.0.0.1", "", 0)]
+)
+def test_serve_warns_where_strangers_could_see_the_newest_photo(
+    host: str, keys: str, warned: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUBPOSE_API_KEYS", keys)
+    where = ("--host", host, "--port", "0", "--bundles", str(tmp_path))  # it ends: no bundles
+    ended = subprocess.run(
+        [*SUBPOSE, "serve", "--latest", *where], capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 2, ended.stderr
+    warnings = [line for line in ended.stderr.splitlines() if "WARNING" in line]
+    assert len(warnings) == warned
+    assert all("SUBPOSE_LATEST=false" in line for line in warnings)
+
+
 def test_a_device_that_is_missing_is_wrong_configuration() -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this machine has the device")
