@@ -14,6 +14,7 @@ from rich.console import Console
 
 from models.bundle import BundleError
 from models.engines import EngineError
+from service.environment import flag
 from service.predict import NoPhotos, NoPlace
 from service.problems import InvalidParameter, Problem
 
@@ -76,8 +77,3 @@ def _validation(error: ValidationError) -> Iterator[str]:
 def reason(problem: ErrorDetails) -> str:
     """Why a value cannot be used."""
     return problem["msg"].removeprefix("Value error, ")
-
-
-def flag(name: str) -> str:
-    """A setting's or parameter's name as an option is written."""
-    return f"--{name.replace('_', '-')}"

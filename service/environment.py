@@ -42,6 +42,11 @@ def variable(setting: str) -> str:
     return PREFIX + setting.upper()
 
 
+def flag(setting: str) -> str:
+    """A setting's or parameter's name as an option is written."""
+    return f"--{setting.replace('_', '-')}"
+
+
 def _ours(values: Mapping[str, str | None], settings: Collection[str]) -> dict[str, str]:
     ours = {}
     for name, value in values.items():

@@ -10,8 +10,8 @@ import typer
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from service.console import Misconfigured, flag, reason
-from service.environment import variable
+from service.console import Misconfigured, reason
+from service.environment import flag, variable
 from service.settings import Settings
 
 Model = Annotated[str | None, typer.Option(help="Name of the pose bundle.")]

@@ -245,7 +245,8 @@ def test_pictures_that_would_be_one_file_are_refused_before_the_work(tmp_path: P
         ([str(SAMPLE), "--device", "abacus"], "--device"),
         ([str(SAMPLE), "--draw", "out.gif"], "out.gif"),
         ([str(SAMPLE), "--json", "no/such/folder.json"], "no/such"),
-        ([str(SAMPLE), "--bundles", "nowhere"], "pose-s"),
+        ([str(SAMPLE), "--bundles", "nowhere"], "there is no folder nowhere"),
+        ([str(SAMPLE), "--bundles", "nowhere"], "--bundles"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(arguments: list[str], named: str) -> None:
@@ -367,6 +368,20 @@ def test_a_port_that_is_taken_is_refused_before_anything_is_loaded(tmp_path: Pat
             (line,) = result.stderr.splitlines()
             assert f"127.0.0.1:{port}" in line
             assert flag in line
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("192.0.2.1", "Cannot assign requested address"),
+        ("no..name", "no name that a host could have"),
+    ],
+)
+def test_a_host_that_is_not_this_machine_is_not_taken_for_a_port(host: str, why: str) -> None:
+    (line,) = subpose("serve", "--host", host, code=1).stderr.splitlines()
+    assert why in line
+    assert "--host" in line
+    assert "end what listens" not in line
 
 
 @pytest.mark.parametrize(
