@@ -8,7 +8,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: serve test check format bench bench-peers bench-accuracy test-ultralytics clean
 
+# So that the README's heatmaps need no id; environment and .env have the last word.
+ifeq ($(shell grep -isE '^ *(export +)?SUBPOSE_LATEST *=' .env),)
 serve: export SUBPOSE_LATEST ?= true
+endif
 serve: $(VENV)/.light
 	$(BIN)/subpose serve
 

@@ -12,7 +12,7 @@ from models.engines import Remote, load_engine
 from models.manifest import PoseManifest
 from models.pose import PoseModel
 from service.problems import UnknownDetector, UnknownModel
-from service.settings import Settings
+from service.settings import Settings, own_bundles
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,8 @@ def load_catalog(settings: Settings) -> Catalog:
     if settings.model not in poses:
         known = ", ".join(poses) or "none at all"
         raise BundleError(
-            f"SUBPOSE_MODEL: there is no pose bundle {settings.model!r}, only {known}"
+            f"--model (SUBPOSE_MODEL): there is no pose bundle {settings.model!r}, only {known}"
+            + _missing_folders(settings)
         )
     detectors[WHOLE] = ServedDetector(WHOLE, load_detector(WHOLE), None)
     default = _default_detector(settings, detectors)
@@ -124,5 +125,20 @@ def _default_detector(settings: Settings, detectors: dict[str, ServedDetector]) 
         return "ultralytics"
     if which not in detectors:
         known = ", ".join(detectors)
-        raise BundleError(f"SUBPOSE_DETECTOR: there is no detector {which!r}, only {known}")
+        raise BundleError(
+            f"--detector (SUBPOSE_DETECTOR): there is no detector {which!r}, only {known}"
+            + _missing_folders(settings)
+        )
     return which
+
+
+def _missing_folders(settings: Settings) -> str:
+    """What a bundle may be missing for; the user's own folder need not be there."""
+    missing = [
+        str(folder)
+        for folder in settings.bundles
+        if not folder.is_dir() and folder != own_bundles()
+    ]
+    if not missing:
+        return ""
+    return f"; --bundles (SUBPOSE_BUNDLES): there is no folder {', '.join(missing)}"

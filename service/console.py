@@ -9,19 +9,27 @@ from typing import NoReturn
 
 import typer
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from rich.console import Console
 
 from models.bundle import BundleError
 from models.engines import EngineError
+from service.environment import flag
 from service.predict import NoPhotos, NoPlace
 from service.problems import InvalidParameter, Problem
-from service.settings import PREFIX, Settings
+
+
+class Misconfigured(Exception):  # noqa: N818
+    """Settings that cannot be used; the message names each as it was given."""
+
 
 # Into a pipe nothing is wrapped.
 stdout = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 stderr = Console(stderr=True, highlight=False)
 
-_MENDABLE = (BundleError, EngineError, NoPhotos, NoPlace, OSError, Problem, ValidationError)
+_MENDABLE = (
+    BundleError, EngineError, Misconfigured, NoPhotos, NoPlace, OSError, Problem, ValidationError,
+)  # fmt: skip
 
 
 @contextmanager
@@ -61,18 +69,11 @@ def words(error: Exception) -> str:
 
 
 def _validation(error: ValidationError) -> Iterator[str]:
-    settings = error.title == Settings.__name__
     for problem in error.errors():
         name = ".".join(map(str, problem["loc"]))
-        message = problem["msg"].removeprefix("Value error, ")
-        if not name:
-            yield message
-        elif settings:  # its value may be a secret
-            yield f"{PREFIX}{name.upper()}: {message}"
-        else:
-            yield f"{flag(name)}: {problem['input']!r}: {message}"
+        yield f"{flag(name)}: {problem['input']!r}: {reason(problem)}"
 
 
-def flag(name: str) -> str:
-    """A setting's or parameter's name as an option is written."""
-    return f"--{name.replace('_', '-')}"
+def reason(problem: ErrorDetails) -> str:
+    """Why a value cannot be used."""
+    return problem["msg"].removeprefix("Value error, ")

@@ -21,7 +21,7 @@ from models.engines import EngineError
 from models.predictor import Predictor
 from service.catalog import load_catalog
 from service.images import PostedImage
-from service.ports import try_port
+from service.ports import remedy, try_port
 from service.settings import Settings, own_bundles
 
 SAMPLE = Path(__file__).parent / "page" / "sample.jpg"
@@ -178,6 +178,5 @@ def _port(settings: Settings) -> Check:
     try:
         try_port(settings.host, settings.port)
     except OSError as error:
-        remedy = "end what listens there, or choose another with --port (SUBPOSE_PORT)"
-        return Check("port", f"{where}: {error.strerror}", remedy)
+        return Check("port", f"{where}: {error.strerror}", remedy(error, "port"))
     return Check("port", f"{where} is free")

@@ -49,6 +49,12 @@ def serve(settings: Settings) -> int:
         The process' exit status: 0 after an orderly end.
     """
     logging.basicConfig(level=logging.INFO, format=_LOG)
+    if settings.shows_newest_to_all:
+        logger.warning(
+            "whoever reaches %s:%d can see heatmaps of the newest photo: unless that is you "
+            "alone, set SUBPOSE_LATEST=false or SUBPOSE_API_KEYS",
+            settings.host, settings.port,
+        )  # fmt: skip
     give_back_large_blocks()
     server = Server(create_app(settings), settings)
     try:

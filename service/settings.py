@@ -8,15 +8,19 @@ import os
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from models.bundle import BUNDLES
 from models.engines import EngineName, Precision
-
-PREFIX = "SUBPOSE_"
+from service.environment import said, variable
 
 
 def _split(value: object) -> object:
@@ -26,9 +30,9 @@ def _split(value: object) -> object:
     return value
 
 
-CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
-Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split)]
+CommaList = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_split)]
+Paths = Annotated[tuple[Path, ...], BeforeValidator(_split)]
 
 
 def _own(variable: str, usual: str) -> Path:
@@ -57,14 +61,7 @@ def _bundles() -> tuple[Path, ...]:
 class Settings(BaseSettings):
     """What a server can be told. Each field is the environment variable SUBPOSE_<NAME>."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_file=".env",
-        env_ignore_empty=True,
-        extra="forbid",
-        frozen=True,
-        hide_input_in_errors=True,
-    )
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     host: str = Field(default="127.0.0.1", description="the address to listen on")
     port: int = Field(
@@ -77,7 +74,7 @@ class Settings(BaseSettings):
     bundles: Paths = Field(
         default_factory=_bundles,
         description="folders whose subfolders are bundles, imported ones go into the last; by "
-        "default the committed ones and the user's own",
+        "default the committed ones and ~/.local/share/subpose/bundles (XDG_DATA_HOME)",
     )
     model: str = Field(default="pose-s", description="the pose model where a request names none")
     detector: str = Field(
@@ -87,21 +84,26 @@ class Settings(BaseSettings):
     )
     engine: EngineName = Field(
         default="auto",
-        description="the runtime of the pose models; `auto` tries those that are installed once",
+        description="the runtime of the pose models: `onnxruntime`, `openvino`, `tensorrt`, "
+        "`torch` or `triton`; `auto` tries those that are installed once",
     )
     engine_file: Path = Field(
-        default_factory=_engine_file, description="where `auto` keeps what it found out"
+        default_factory=_engine_file,
+        description="where `auto` keeps what it found out; by default "
+        "~/.cache/subpose/engine.json (XDG_CACHE_HOME)",
     )
     precision: Precision = Field(
         default="f32",
-        description="of engines `torch` and `tensorrt` (f16; `torch` also bf16); refused where it "
-        "moves joints",
+        description="arithmetic: `f32`, of engines `torch` and `tensorrt` also `f16`, of `torch` "
+        "`bf16`; refused where it moves joints",
     )
     triton: str = Field(default="127.0.0.1:8001", description="host:port of engine `triton`")
     triton_seconds: float = Field(
         default=30, gt=0, description="within which engine `triton` must answer a batch"
     )
-    device: Literal["cpu", "cuda"] = Field(default="cpu", description="what the models run on")
+    device: Literal["cpu", "cuda"] = Field(
+        default="cpu", description="what the models run on: `cpu` or `cuda`"
+    )
     threads: int | None = Field(
         default=None, ge=1, description="of the engine; the machine's by default"
     )
@@ -198,15 +200,27 @@ class Settings(BaseSettings):
         default=30, gt=0, description="the most that accepted work may take then"
     )
 
-    @model_validator(mode="after")
-    def _known_names_only(self) -> Settings:
-        known = {PREFIX + name.upper() for name in type(self).model_fields}
-        for name in sorted(os.environ):
-            if name.upper().startswith(PREFIX) and name.upper() not in known:
-                near = difflib.get_close_matches(name.upper(), known, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                raise ValueError(f"there is no setting {name}{hint}")
-        return self
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *_: PydanticBaseSettingsSource,
+        **__: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is given, then the environment, then `.env`."""
+        places = said(cls.model_fields).values()
+        return init_settings, *(InitSettingsSource(settings_cls, values) for values in places)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_names_only(cls, values: dict[str, Any]) -> dict[str, Any]:
+        known = set(map(variable, cls.model_fields))
+        for name in sorted(values.keys() - cls.model_fields):
+            near = difflib.get_close_matches(name.upper(), known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"there is no setting {name}{hint}")
+        return values
 
     @field_validator("features_url")
     @classmethod
@@ -238,6 +252,11 @@ class Settings(BaseSettings):
             return None
         names = self.hosts or ("localhost", "127.0.0.1", "[::1]", self.host)
         return frozenset(name.lower() for name in names)
+
+    @property
+    def shows_newest_to_all(self) -> bool:
+        """Whether heatmaps of the newest photo are anyone's who reaches the port."""
+        return self.latest and not self.api_keys and not self._on_loopback
 
     @property
     def _on_loopback(self) -> bool:

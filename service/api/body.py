@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from fastapi import Request
 
 from service.api.multipart import REMEDY, parts_of
-from service.problems import BadMultipart
+from service.problems import BadMultipart, UnreadableImage, UnsupportedImage
 
 _MOST_IMAGES = 16
 _MULTIPART = "multipart/form-data"
+_FORM = "application/x-www-form-urlencoded"
 
 _RAW = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
 _BINARY = {"type": "string", "format": "binary"}
@@ -42,10 +46,9 @@ async def posted_images(request: Request) -> list[bytes]:
     Raises:
         BadMultipart: a broken body, no `image` part, too many of them, or parts of other names.
     """
-    content_type = request.headers.get("content-type", "")
-    if content_type.split(";")[0].strip().lower() != _MULTIPART:
+    if _kind(request) != _MULTIPART:
         return [await request.body()]
-    parts = await parts_of(content_type, request.stream(), _MOST_IMAGES)
+    parts = await parts_of(request.headers["content-type"], request.stream(), _MOST_IMAGES)
     for part in parts:
         if part.name != "image":
             raise BadMultipart(
@@ -56,3 +59,22 @@ async def posted_images(request: Request) -> list[bytes]:
     if not parts:
         raise BadMultipart(f"the body has no parts; {REMEDY}")
     return [bytes(part.data) for part in parts]
+
+
+@contextmanager
+def advising(request: Request) -> Iterator[None]:
+    """Says of an image that cannot be used how it is sent whole, should curl have mangled it.
+
+    `curl -d` leaves out line breaks, and takes a name without @ for the data. Its content type is
+    that of `--data-binary` too, so the type alone is no error.
+    """
+    try:
+        yield
+    except (UnreadableImage, UnsupportedImage) as problem:
+        if _kind(request) == _FORM:
+            problem.detail += "; with curl use --data-binary @photo.jpg, for -d changes the bytes"
+        raise
+
+
+def _kind(request: Request) -> str:
+    return request.headers.get("content-type", "").split(";")[0].strip().lower()

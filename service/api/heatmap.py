@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from models.features import Features
 from models.geometry import Size
-from service.api.body import REQUEST_BODY, declared_bytes, posted_images
+from service.api.body import REQUEST_BODY, advising, declared_bytes, posted_images
 from service.api.dependencies import AppState, Authorised
 from service.api.errors import problem_responses
 from service.api.lean import LeanRoute
@@ -172,7 +172,8 @@ async def post_heatmap(
                 work = _post(
                     state, loaded.pipeline, data, task, people, wish, number, visit, request
                 )
-                return await while_connected(request, work)
+                with advising(request):
+                    return await while_connected(request, work)
 
 
 async def _post(

@@ -46,7 +46,9 @@ class PhotoQuery(Query):
         default=None,
         max_length=10_000,
         description="JSON `[[x, y, width, height], ...]`, 1 to 100: no detector; answered all, in "
-        "this order, with box score 1; not with `detector` nor several images",
+        "this order, with box score 1; not with `detector` nor several images. With curl, `-g` and "
+        "no spaces: `curl -g --data-binary @photo.jpg "
+        "'http://127.0.0.1:8000/pose?boxes=[[95,98,103,303]]'`",
         examples=["[[12, 30.5, 201, 410.2]]"],
     )
     min_box_score: float | None = Field(

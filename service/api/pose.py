@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from models.formats import coco, openpose
 from models.predictor import Person
 from service.api.answers import kept_photo, photo_body
-from service.api.body import REQUEST_BODY, declared_bytes, posted_images
+from service.api.body import REQUEST_BODY, advising, declared_bytes, posted_images
 from service.api.dependencies import AppState, Authorised, authorised, no_query
 from service.api.errors import problem_body, problem_responses
 from service.api.lean import LeanRoute
@@ -108,7 +108,8 @@ async def post_pose(
                     state, loaded, caller.owner, query, kind, task, each, visit,
                     timings, request.state.request_id,
                 )  # fmt: skip
-                return await while_connected(request, call.answer(images))
+                with advising(request):
+                    return await while_connected(request, call.answer(images))
 
 
 @forget_router.delete(

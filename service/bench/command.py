@@ -6,10 +6,12 @@ import json
 import math
 import os
 import platform
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,10 @@ from rich.table import Table
 from models.files import write_whole
 from service.bench.figures import Figures, failure, figures
 from service.bench.load import Plan
-from service.bench.process import BenchError, ended_in_order, load, own_server
+from service.bench.process import BenchError, UnreachableError, ended_in_order, load, own_server
 
+_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # as the clients do
+_PATIENCE_S = 10
 _PACKAGES = ("numpy", "onnxruntime", "openvino", "torch", "fastapi", "uvicorn", "uvloop")
 
 
@@ -59,12 +63,15 @@ def bench(wish: Wish, console: Console) -> dict[str, Any]:
         The machine's facts and every load's figures, for JSON.
 
     Raises:
-        BenchError: no server, or one that does not answer the photos.
+        UnreachableError: no server, or one that is not ready.
+        BenchError: one that does not answer the photos.
     """
     with ended_in_order(), ExitStack() as stack:
         url = wish.url
         if url is None:
             url = stack.enter_context(own_server(profile=wish.profile)).url
+        else:
+            _look(url)
         plan = _plan(url, wish)
         lone_ms = _check(plan, wish.photos)
         facts = {**machine(), **_engine(url, wish.key)}
@@ -116,6 +123,21 @@ def _processor() -> str:
     return platform.machine()
 
 
+def _look(url: str) -> None:
+    """See whether a server is there, before clients find nothing but broken connections."""
+    try:
+        with _DIRECTLY.open(f"{url}/readyz", timeout=_PATIENCE_S):
+            pass
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 503:  # any other answer is that of a server without this route
+            raise UnreachableError(f"{url} is not ready: try again in a moment") from error
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        why = getattr(reason, "strerror", None) or reason
+        raise UnreachableError(f"{url} cannot be reached: {why}") from error
+
+
 def _plan(url: str, wish: Wish) -> Plan:
     return Plan(
         url=url,
@@ -159,7 +181,7 @@ def _measured(plan: Plan, wish: Wish, lone_ms: float) -> Iterator[Figures]:
 def _engine(url: str, key: str | None) -> dict[str, str]:
     """What the server says it runs on."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    with urllib.request.urlopen(urllib.request.Request(f"{url}/models", headers=headers)) as answer:
+    with _DIRECTLY.open(urllib.request.Request(f"{url}/models", headers=headers)) as answer:
         models = json.load(answer)["models"]
     card = next(card for card in models if card["default"])
     return {"model": card["name"], "engine": f"{card['engine']}/{card['device']}"}

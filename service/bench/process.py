@@ -31,6 +31,10 @@ class BenchError(Exception):
     """What keeps the bench from going on; the message says it all."""
 
 
+class UnreachableError(BenchError):
+    """A server that cannot be reached, or is not ready."""
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """A running one, with all processes that it started."""

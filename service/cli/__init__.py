@@ -1,7 +1,7 @@
 """`subpose`: serve, predict, models, doctor, config, bench.
 
 Results go to stdout, all else to stderr. Exit codes: 0 all done; 1 something failed, each named;
-2 wrong usage or configuration; 130 interrupted.
+2 wrong usage or configuration; 3 a server that cannot be reached or is not ready; 130 interrupted.
 """
 
 from __future__ import annotations

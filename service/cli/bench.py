@@ -51,7 +51,8 @@ def bench(
     """
     from service.bench.command import Wish, write_json
     from service.bench.command import bench as measure
-    from service.bench.process import BenchError
+    from service.bench.connection import Address
+    from service.bench.process import BenchError, UnreachableError
 
     with one_line_errors():
         wish = Wish(
@@ -65,6 +66,11 @@ def bench(
             key=key,
             profile=profile,
         )
+        if url:
+            try:
+                Address(url)
+            except ValueError as error:
+                stop(f"--url: {error}")
         if url and profile:
             stop("--profile: a running server is not this command's to profile; leave out --url")
         if json:
@@ -73,7 +79,7 @@ def bench(
             result = measure(wish, stdout)
         except BenchError as error:
             complain(str(error))
-            raise typer.Exit(1) from error
+            raise typer.Exit(3 if isinstance(error, UnreachableError) else 1) from error
         if json:
             write_json(json, result)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from rich.markup import escape
 from rich.progress import track
 
 from models.files import write_whole
@@ -47,7 +48,9 @@ def predict(
     decode: Annotated[DecodeName | None, typer.Option(help="How the head is read.")] = None,
     resolution: Annotated[int | None, typer.Option(help="Of nerpe's lattice.")] = None,
     boxes: Annotated[
-        str | None, typer.Option(help="JSON [[x, y, width, height], ...] instead of a detector.")
+        str | None,
+        # Escaped: rich takes brackets for its markup.
+        typer.Option(help=escape("JSON [[x, y, width, height], ...] instead of a detector.")),
     ] = None,
     max_people: Annotated[int, typer.Option(help="Best box scores first.")] = 20,
     min_box_score: Annotated[float | None, typer.Option(help="Of the detector's boxes.")] = None,

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from service.cli.options import Bundles, Detector, Device, Engine, Model, Threads, settings_of
-from service.console import complain, flag, one_line_errors
-from service.ports import try_port
-from service.settings import PREFIX, Settings
+from service.console import complain, one_line_errors
+from service.ports import remedy, try_port
+from service.settings import Settings
 
 
 def serve(
@@ -50,8 +50,6 @@ def _check_ports(settings: Settings) -> None:
             if port is not None:
                 try_port(settings.host, port)
         except OSError as error:
-            complain(
-                f"cannot listen on {settings.host}:{port} ({error.strerror}): end what listens "
-                f"there, or choose another with {flag(name)} ({PREFIX}{name.upper()})"
-            )
+            where = f"{settings.host}:{port}"
+            complain(f"cannot listen on {where} ({error.strerror}): {remedy(error, name)}")
             raise typer.Exit(1) from error

@@ -3,7 +3,7 @@
 import { fetchHeatmap, fetchPose, useKey } from "./api.js";
 import { listPeople, markPeople, showPerson } from "./people.js";
 import { poseParameters, readChoices, skeletonOf, whenChanged } from "./settings.js";
-import { jointAt, paint } from "./stage.js";
+import { jointAt, paint, shownPeople } from "./stage.js";
 
 const $ = (id) => document.getElementById(id);
 const canvas = $("canvas");
@@ -84,16 +84,25 @@ async function run() {
 }
 
 function summarise() {
-  const { people, model, engine, detector, head, decode, resolution, timings_ms: ms } = answer;
-  const count = people.length === 1 ? "1 person" : `${people.length || "No"} people`;
+  const { model, engine, detector, head, decode, resolution, timings_ms: ms } = answer;
   const how = [head, decode, resolution].filter(Boolean).join(" ");
-  $("summary").textContent = `${count} in ${ms.total.toFixed(0)} ms`;
-  canvas.setAttribute("aria-label", `The photo with ${count}; their joints are listed under People`);
   const parts = Object.entries(ms).filter(([name]) => name !== "total");
   $("timings").textContent = [
     `${model} on ${engine}`, how, detector ? `people by ${detector}` : "boxes given",
     parts.map(([name, value]) => `${name.replaceAll("_", " ")} ${value.toFixed(1)}`).join(", ") + " ms",
   ].join(" · ");
+  count();
+}
+
+/** Say how many people the photo shows now; the list has the others too. */
+function count() {
+  if (!answer) return;
+  const shown = shownPeople(answer.people, minScore()).length;
+  const hidden = answer.people.length - shown;
+  const found = shown === 1 ? "1 person" : `${shown || "No"} people`;
+  $("summary").textContent =
+    `${found} in ${answer.timings_ms.total.toFixed(0)} ms` + (hidden ? `; ${hidden} more not drawn` : "");
+  canvas.setAttribute("aria-label", `The photo with ${found}; their joints are listed under People`);
 }
 
 function showProblem(problem) {
@@ -263,6 +272,7 @@ addEventListener("resize", fit);
 
 $("min-score").addEventListener("input", () => {
   $("min-score-value").textContent = minScore().toFixed(2);
+  count();
   repaint();
 });
 for (const id of ["samples", "colormap"]) $(id).addEventListener("change", select);

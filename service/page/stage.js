@@ -111,6 +111,11 @@ function paintMark(context, { name, x, y, score }, scale) {
   context.fillText(text, left + 7 * px, y + px);
 }
 
+/** Those of whom any joint is shown. */
+export function shownPeople(people, minScore) {
+  return people.filter(({ keypoints }) => keypoints?.some(({ score }) => score >= minScore));
+}
+
 /** The shown joint nearest to a place of the photo, or null where none is near. */
 export function jointAt(people, minScore, x, y, scale) {
   let best = null;

@@ -1,12 +1,15 @@
 """Every row of API.md's table of problems, by real bytes over real HTTP."""
 
 import json
+import shutil
 import struct
+import subprocess
 import threading
 import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -264,6 +267,33 @@ def header_of(side: int) -> bytes:
 def test_unsupported_image(client: httpx.Client, data: bytes) -> None:
     headers = {"content-type": "image/png"}  # the declared kind means nothing
     check(client.post("/pose", content=data, headers=headers), 415, "unsupported_image")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize(
+    ("file", "data", "status"),
+    [("photo.jpg", photo(kind="JPEG"), 400), ("photo.png", photo(), 415), ("empty.jpg", b"", 400)],
+)
+@pytest.mark.parametrize("route", ["pose", "heatmap"])
+def test_an_image_that_curl_has_mangled_is_told_how_to_be_sent(
+    shared_server: Running, tmp_path: Path, file: str, data: bytes, status: int, route: str
+) -> None:
+    (tmp_path / file).write_bytes(data)
+
+    def sent(*options: str) -> dict[str, Any]:
+        command = ["curl", "-s", *options, f"{shared_server.url}/{route}?format=json"]
+        answer: dict[str, Any] = json.loads(subprocess.check_output(command, cwd=tmp_path))
+        return answer
+
+    mangled = sent("-d", f"@{file}")
+    assert mangled["status"] == status
+    assert "--data-binary @photo.jpg" in mangled["detail"]
+    if data:
+        assert "status" not in sent("--data-binary", f"@{file}")
+
+
+def test_who_sends_no_form_is_told_nothing_of_curl(client: httpx.Client) -> None:
+    assert "curl" not in client.post("/pose", content=photo()[:100]).json()["detail"]
 
 
 def test_unknown_host(client: httpx.Client) -> None:

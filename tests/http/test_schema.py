@@ -1,6 +1,11 @@
 """The OpenAPI schema against the tables of API.md, which are copied here."""
 
 import json
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -95,6 +100,20 @@ def test_every_parameter_says_what_it_means(schema: dict[str, Any]) -> None:
             for parameter in operation.get("parameters", []):
                 if parameter["in"] == "query":
                     assert parameter.get("description"), f"{method} {path} {parameter['name']}"
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_line_of_curl_that_boxes_are_described_with_works(
+    schema: dict[str, Any], shared_server: Running, tmp_path: Path
+) -> None:
+    (tmp_path / "photo.jpg").write_bytes(photo(size=(200, 420), kind="JPEG"))
+    described = {
+        parameter["name"]: parameter for parameter in schema["paths"]["/pose"]["post"]["parameters"]
+    }
+    (line,) = re.findall("`(curl .*?)`", described["boxes"]["description"])
+    command = shlex.split(line.replace("http://127.0.0.1:8000", shared_server.url))
+    answer = json.loads(subprocess.check_output([*command, "-s"], cwd=tmp_path))
+    assert [person["box"]["height"] for person in answer["people"]] == [303]
 
 
 def test_default_resolution_of_heatmaps(schema: dict[str, Any]) -> None:

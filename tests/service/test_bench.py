@@ -158,7 +158,13 @@ def test_the_command_measures_a_running_server_and_writes_its_figures(
     [
         (["--clients", "many"], 2, "--clients: 'many'"),
         (["--rate", "fast"], 2, "--rate: 'fast'"),
-        (["--url", "here"], 1, "'here' is not http://host:port"),
+        (["--url", "here"], 2, "--url: 'here' is not http://host:port"),
+        (["--url", "http://127.0.0.1:99999"], 2, "--url: Port out of range"),
+        (
+            ["--url", "http://127.0.0.1:1"],
+            3,
+            "http://127.0.0.1:1 cannot be reached: Connection refused",
+        ),
         (["--profile", "x.png"], 1, ".svg, .json, .txt"),
         (["--url", "http://127.0.0.1:9", "--profile", "x.svg"], 2, "leave out --url"),
         (["--json", "/no/such/folder/x.json"], 2, "there is no folder"),
@@ -169,6 +175,13 @@ def test_what_is_wrong_with_the_command_is_said_in_a_line(
 ) -> None:
     result = CliRunner().invoke(app, ["bench", *options])
     assert (result.exit_code, words in result.output) == (code, True), result.output
+
+
+def test_a_server_that_is_not_ready_is_not_measured() -> None:
+    with serving(FakeHouse()) as server:
+        server.state.gate.state = "leaving"
+        result = CliRunner().invoke(app, ["bench", "--url", server.url])
+    assert (result.exit_code, "is not ready" in result.stderr) == (3, True), result.output
 
 
 def test_a_server_that_ends_before_it_is_ready_is_an_error_with_its_last_words() -> None:

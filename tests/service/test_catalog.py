@@ -49,6 +49,16 @@ def test_a_folder_without_bundles_is_refused(tmp_path: Path) -> None:
         load_catalog(Settings(bundles=(tmp_path,)))
 
 
+def test_a_folder_that_is_not_there_is_named_where_a_bundle_is_missing(tmp_path: Path) -> None:
+    bundles = (tmp_path / "nowhere",)
+    with pytest.raises(BundleError, match=rf"--bundles .*there is no folder {bundles[0]}$"):
+        load_catalog(Settings(bundles=bundles))
+    with pytest.raises(BundleError, match=rf"there is no folder {bundles[0]}$"):
+        load_catalog(Settings(bundles=(BUNDLES, *bundles), detector="nobody"))
+    with pytest.raises(BundleError, match=r"only [\w, -]+$"):  # the user's own need not be there
+        load_catalog(Settings(model="nobody"))
+
+
 def test_two_bundles_of_one_name_are_refused() -> None:
     with pytest.raises(BundleError, match="two bundles are named"):
         load_catalog(Settings(bundles=(BUNDLES, BUNDLES)))

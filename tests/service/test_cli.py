@@ -242,10 +242,11 @@ def test_pictures_that_would_be_one_file_are_refused_before_the_work(tmp_path: P
         ([str(SAMPLE), "--max-people", "0"], "--max-people: 0"),
         ([str(SAMPLE), "--model", "hourglass"], "'hourglass'"),
         ([str(SAMPLE), "--detector", "nobody"], "'nobody'"),
-        ([str(SAMPLE), "--device", "abacus"], "SUBPOSE_DEVICE"),
+        ([str(SAMPLE), "--device", "abacus"], "--device"),
         ([str(SAMPLE), "--draw", "out.gif"], "out.gif"),
         ([str(SAMPLE), "--json", "no/such/folder.json"], "no/such"),
-        ([str(SAMPLE), "--bundles", "nowhere"], "pose-s"),
+        ([str(SAMPLE), "--bundles", "nowhere"], "there is no folder nowhere"),
+        ([str(SAMPLE), "--bundles", "nowhere"], "--bundles"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(arguments: list[str], named: str) -> None:
@@ -254,6 +255,11 @@ def test_wrong_usage_is_one_line_and_exit_code_2(arguments: list[str], named: st
     assert line.startswith("subpose: ")
     assert named in line
     assert result.stdout == ""
+
+
+def test_the_help_of_predict_shows_the_form_of_boxes() -> None:
+    words = re.sub(r"[\s│]+", " ", subpose("predict", "--help").stdout)
+    assert "JSON [[x, y, width, height], ...] instead of a detector." in words
 
 
 def test_an_interrupt_ends_with_130_and_no_traceback() -> None:
@@ -299,6 +305,9 @@ def test_settings_come_from_flag_over_environment_over_file_over_default(
     assert any(line.split() == ["SUBPOSE_PORT=9002", "#", "environment"] for line in lines)
     assert any(line.split() == ["SUBPOSE_DEADLINE_MS=77", "#", ".env"] for line in lines)
     assert any(line.split() == ["SUBPOSE_HOST=127.0.0.1", "#", "default"] for line in lines)
+    for name, field in Settings.model_fields.items():
+        meaning = lines.index(f"# {field.description}")
+        assert re.match(rf"(# )?SUBPOSE_{name.upper()}=", lines[meaning + 1])
     assert "port: 127.0.0.1:9003" in _doctor_port("--port", "9003")
 
 
@@ -333,8 +342,20 @@ def test_every_command_refuses_an_unknown_setting(
 ) -> None:
     monkeypatch.setenv("SUBPOSE_PROT", "8001")
     (line,) = subpose(*command.split(), code=2).stderr.splitlines()
-    assert "SUBPOSE_PROT" in line
-    assert "SUBPOSE_PORT" in line
+    assert line == "subpose: there is no setting SUBPOSE_PROT; did you mean SUBPOSE_PORT?"
+
+
+def test_a_setting_that_cannot_be_is_named_as_it_was_given(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SUBPOSE_PORT", "many")
+    (tmp_path / ".env").write_text("SUBPOSE_THREADS=none\n")
+    (line,) = subpose(
+        "serve", "--metrics-port", "99999", "--device", "abacus", code=2
+    ).stderr.splitlines()
+    for name in ("SUBPOSE_PORT: ", "SUBPOSE_THREADS: ", "--metrics-port: ", "--device: "):
+        assert name in line
+    assert "SUBPOSE_DEVICE" not in line
 
 
 def test_a_port_that_is_taken_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
@@ -347,6 +368,37 @@ def test_a_port_that_is_taken_is_refused_before_anything_is_loaded(tmp_path: Pat
             (line,) = result.stderr.splitlines()
             assert f"127.0.0.1:{port}" in line
             assert flag in line
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("192.0.2.1", "Cannot assign requested address"),
+        ("no..name", "no name that a host could have"),
+    ],
+)
+def test_a_host_that_is_not_this_machine_is_not_taken_for_a_port(host: str, why: str) -> None:
+    (line,) = subpose("serve", "--host", host, code=1).stderr.splitlines()
+    assert why in line
+    assert "--host" in line
+    assert "end what listens" not in line
+
+
+@pytest.mark.parametrize(
+    ("host", "keys", "warned"), [("0.0.0.0", "", 1), ("0.0.0.0", "a", 0), ("127.0.0.1", "", 0)]
+)
+def test_serve_warns_where_strangers_could_see_the_newest_photo(
+    host: str, keys: str, warned: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUBPOSE_API_KEYS", keys)
+    where = ("--host", host, "--port", "0", "--bundles", str(tmp_path))  # it ends: no bundles
+    ended = subprocess.run(
+        [*SUBPOSE, "serve", "--latest", *where], capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 2, ended.stderr
+    warnings = [line for line in ended.stderr.splitlines() if "WARNING" in line]
+    assert len(warnings) == warned
+    assert all("SUBPOSE_LATEST=false" in line for line in warnings)
 
 
 def test_a_device_that_is_missing_is_wrong_configuration() -> None:

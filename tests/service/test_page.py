@@ -1,4 +1,7 @@
+import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -132,6 +135,19 @@ def test_the_page_reads_only_fields_that_the_answer_has(app: FastAPI) -> None:
     (models,) = re.findall(r"const \{([^}]*)\} = chosenHead\(\);", SCRIPTS["settings.js"])
     heads = {field.strip() for field in models.split(",")}
     assert heads <= schemas["HeadCard"]["properties"].keys()
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_the_page_counts_the_people_that_it_draws() -> None:
+    people = [
+        {"keypoints": [{"score": 0.2}, {"score": 0.5}]},
+        {"keypoints": [{"score": 0.2}, {"score": 0.49}]},
+        {"error": {"detail": "its crop failed"}},
+    ]
+    counted = f"[0, 0.5, 0.6].map((least) => shownPeople({json.dumps(people)}, least).length)"
+    script = f"{SCRIPTS['stage.js']}\nconsole.log({counted})"
+    command = ["node", "--input-type=module", "--eval", script]
+    assert json.loads(subprocess.check_output(command, timeout=60)) == [2, 1, 0]
 
 
 def test_the_sample_is_a_photo_with_its_credit_beside_it() -> None:

@@ -1,9 +1,11 @@
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
 from pydantic import ValidationError
 
 from service.settings import Settings
+from tests.settings_page import PAGE, page
 
 
 @pytest.fixture(autouse=True)
@@ -62,10 +64,64 @@ def test_an_unknown_variable_is_named_with_a_guess(monkeypatch: pytest.MonkeyPat
         Settings()
 
 
-def test_an_unknown_name_in_the_env_file_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("SUBPOSE_PROT=9000\n")
-    with pytest.raises(ValidationError, match="subpose_prot"):
+@pytest.mark.parametrize("value", ["9000", ""])
+def test_an_unknown_name_in_the_env_file_is_named_alike(tmp_path: Path, value: str) -> None:
+    (tmp_path / ".env").write_text(f"SUBPOSE_PROT={value}\n")
+    with pytest.raises(ValidationError, match="no setting SUBPOSE_PROT; did you mean SUBPOSE_PORT"):
         Settings()
+
+
+def test_an_env_file_of_other_programs_is_none_of_ours(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(
+        "DATABASE_URL=x\nDEBUG=1\nCOMPOSE_PROFILES=metrics\nPORT=1\nHOST=x\nSUBPOSE_PORT=9000\n"
+    )
+    assert (Settings().port, Settings().host) == (9000, "127.0.0.1")
+
+
+@pytest.mark.parametrize("service", ["SUBPOSE", "SUBPOSE_METRICS", "SUBPOSE_GPU"])
+def test_what_kubernetes_tells_of_a_service_is_no_setting(
+    service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    links = {
+        "SERVICE_HOST": "10.96.1.2",
+        "SERVICE_PORT": "8000",
+        "SERVICE_PORT_HTTP": "8000",
+        "PORT": "tcp://10.96.1.2:8000",
+        "PORT_8000_TCP": "tcp://10.96.1.2:8000",
+        "PORT_8000_TCP_PROTO": "tcp",
+        "PORT_8000_TCP_PORT": "8000",
+        "PORT_8000_TCP_ADDR": "10.96.1.2",
+        "PORT_53_UDP": "udp://10.96.1.2:53",
+    }
+    for name, value in links.items():
+        monkeypatch.setenv(f"{service}_{name}", value)
+    assert (Settings().port, Settings().metrics_port) == (8000, None)
+    (tmp_path / ".env").write_text("SUBPOSE_PORT=9000\n")
+    assert Settings().port == 9000
+
+
+@pytest.mark.parametrize("port", ["http://10.96.1.2:8000", "many"])
+def test_a_port_that_is_neither_a_number_nor_a_service_is_refused(
+    port: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUBPOSE_PORT", port)
+    with pytest.raises(ValidationError, match="port"):
+        Settings()
+
+
+def test_the_page_of_settings_says_what_the_settings_are() -> None:
+    """`python -m tests.settings_page` writes it anew."""
+    assert PAGE.read_text() == page()
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_a_setting_says_what_it_means_in_a_line_with_every_choice(name: str) -> None:
+    field = Settings.model_fields[name]
+    assert field.description
+    assert not set(field.description) & set("\n|")
+    if get_origin(field.annotation) is Literal:
+        for choice in get_args(field.annotation):
+            assert f"`{choice}`" in field.description
 
 
 def test_environment_wins_over_the_env_file(
