@@ -68,7 +68,10 @@ class Settings(BaseSettings):
         default=8000, ge=0, le=65535, description="the port to listen on; 0 takes a free one"
     )
     metrics_port: int | None = Field(
-        default=None, ge=0, le=65535, description="serve /metrics here and not on the main port"
+        default=None,
+        ge=0,
+        le=65535,
+        description="serve /metrics here, to all who reach it, and not on the main port",
     )
 
     bundles: Paths = Field(
