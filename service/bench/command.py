@@ -166,11 +166,13 @@ def _measured(plan: Plan, wish: Wish, lone_ms: float) -> Iterator[Figures]:
         best = max(best, found.photos_s)
         yield found
     for rate in wish.rates:
+        if not (arrivals := float(rate[:-1]) * best if rate.endswith("x") else float(rate)):
+            raise BenchError(f"--rate {rate}: no closed loop was answered in its {wish.seconds:g} s")
         separator = "&" if wish.query else ""
         arriving = replace(
             plan,
             path=f"{plan.path}{separator}deadline_ms={wish.within_ms}",
-            rate=float(rate[:-1]) * best if rate.endswith("x") else float(rate),
+            rate=arrivals,
             within_s=wish.within_ms / 1000,
             health="/healthz",
             recover_ms=2 * lone_ms + 20,

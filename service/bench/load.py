@@ -231,7 +231,7 @@ class Crowd:
                 self._idle.append(connection)
             else:
                 connection.hang_up()
-        people = len(json.loads(body)["people"]) if status == 200 else 0
+        people = _people(body) if status == 200 else 0
         answer = Answer(began - self._began, took * 1000, status, people)
         self._answers.append(answer)
         return answer
@@ -269,6 +269,14 @@ class Crowd:
             if answer.status != 200:
                 await asyncio.sleep(_RETRY_S)
         return None
+
+
+def _people(body: bytes) -> int:
+    """People in an answer; 0 where its format does not tell."""
+    try:
+        return len(json.loads(body)["people"])
+    except (ValueError, TypeError, LookupError):
+        return 0
 
 
 def request(plan: Plan, address: Address, photo: bytes) -> bytes:

@@ -59,7 +59,7 @@ def bench(
             photos=find_photos(photos) if photos else [SAMPLE],
             url=url.rstrip("/") if url else None,
             clients=[int(number) for number in _comma_list("--clients", clients, r"[1-9]\d*")],
-            rates=_comma_list("--rate", rate, r"\d*\.?\d+x?"),
+            rates=_comma_list("--rate", rate, r"(?=.*[1-9])\d*\.?\d+x?"),
             seconds=seconds,
             within_ms=within,
             query=query,

@@ -158,6 +158,8 @@ def test_the_command_measures_a_running_server_and_writes_its_figures(
     [
         (["--clients", "many"], 2, "--clients: 'many'"),
         (["--rate", "fast"], 2, "--rate: 'fast'"),
+        (["--rate", "0"], 2, "--rate: '0'"),
+        (["--rate", "1,0.0x"], 2, "--rate: '0.0x'"),
         (["--url", "here"], 2, "--url: 'here' is not http://host:port"),
         (["--url", "http://127.0.0.1:99999"], 2, "--url: Port out of range"),
         (
@@ -175,6 +177,22 @@ def test_what_is_wrong_with_the_command_is_said_in_a_line(
 ) -> None:
     result = CliRunner().invoke(app, ["bench", *options])
     assert (result.exit_code, words in result.output) == (code, True), result.output
+
+
+@pytest.mark.parametrize("form", ["coco", "png"])
+def test_answers_that_do_not_tell_people_are_measured_too(
+    server: Running, photos: list[str], form: str
+) -> None:
+    options = ["--clients", "1", "--seconds", "0.2", "--query", f"format={form}"]
+    result = CliRunner().invoke(app, ["bench", *photos, "--url", server.url, *options])
+    assert result.exit_code == 0, result.output
+    assert "1 at once" in result.stdout
+
+
+def test_a_multiple_of_no_closed_loop_is_no_rate(server: Running, photos: list[str]) -> None:
+    options = ["--clients", "", "--rate", "2x"]
+    result = CliRunner().invoke(app, ["bench", *photos, "--url", server.url, *options])
+    assert (result.exit_code, "--rate 2x: no closed loop" in result.stderr) == (1, True)
 
 
 def test_a_server_that_is_not_ready_is_not_measured() -> None:
