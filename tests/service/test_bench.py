@@ -1,7 +1,6 @@
 import contextlib
 import json
 import math
-import os
 import signal
 import socket
 import subprocess
@@ -244,7 +243,7 @@ def _children(parent: int) -> list[int]:
 
 def _alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
         return False
-    return True
+    return state != "Z"  # dead, and whoever has inherited it has not looked yet
