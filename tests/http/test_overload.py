@@ -422,6 +422,19 @@ def test_a_photo_whose_deadline_passes_before_its_turn_is_not_decoded(
     assert len(decoded) == 1
 
 
+def test_a_header_that_takes_long_is_not_read_by_who_serves_all(server: Running) -> None:
+    go, pool = threading.Event(), server.state.loaded.pipeline._images
+    for _ in range(pool._max_workers):
+        pool.submit(go.wait, 30)
+    endless = b"\xff\xd8" + b"\xff" * 500_000
+    with server.client() as client:
+        waits = client.post("/pose?deadline_ms=100", content=endless)
+        assert (waits.status_code, waits.json()["code"]) == (504, "deadline")
+        go.set()
+        refused = client.post("/pose", content=endless)
+        assert (refused.status_code, refused.json()["code"]) == (400, "unreadable_image")
+
+
 def test_connections_that_came_while_the_loop_was_busy_are_taken_in_few_rounds(
     server: Running,
 ) -> None:
