@@ -28,6 +28,9 @@ from service.overdue import Overdue
 from service.problems import BadRequest, HeadersTooLarge, Problem
 from service.state import State
 
+# Overridden in vain where uvicorn has it not: hang-ups would go unheard.
+_ = HttpToolsProtocol._start_asgi_task
+
 _WORK = frozenset((b"/pose", b"/heatmap"))
 """Paths on which a POST is work."""
 
