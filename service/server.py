@@ -136,10 +136,14 @@ class Server(uvicorn.Server):
         logger.info("leaving: %d requests in work", gate.inside)
         gate.state = "leaving"
         await asyncio.sleep(settings.drain_lead_seconds)
-        gate.state = "closed"
-        with contextlib.suppress(TimeoutError):
+        self._state.leave()
+        try:
             async with asyncio.timeout(settings.drain_seconds):
                 await gate.empty()
+        except TimeoutError:
+            logger.warning("%d requests were not ready in time", gate.inside)
+            for task in self.server_state.tasks:
+                task.cancel()
         self.should_exit = True
 
     def _died(self, watch: asyncio.Task[None]) -> None:

@@ -18,6 +18,7 @@ from service.metrics import Metrics
 from service.problems import (
     BadRequest,
     BodyTooLarge,
+    Draining,
     EngineFailed,
     Overloaded,
     Problem,
@@ -75,6 +76,10 @@ class RequestContext:
             await self._app(scope, receive, sending)
         except ClientDisconnect:
             status = 499
+        except asyncio.CancelledError:  # the server ends; who hangs up is told apart
+            if status:
+                raise
+            await problem_response(Draining(), scope)(scope, receive, sending)
         except Exception:
             logger.exception("%s: unexpected error", request_id)
             if status:
