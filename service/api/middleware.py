@@ -25,6 +25,7 @@ from service.problems import (
     SlowBody,
     UnknownHost,
 )
+from service.settings import host_name
 from service.timings import Timings
 from service.tracing import Tracing
 
@@ -126,11 +127,10 @@ class HostCheck:
         given = Headers(scope=scope).getlist("host")
         if len(given) > 1:
             return BadRequest(f"{len(given)} Host headers; send one")
-        host = "".join(given).lower()
-        name = re.sub(r":\d+$", "", host)
+        name = host_name("".join(given))
         if self._hosts is None or name in self._hosts or scope["path"] in ("/healthz", "/readyz"):
             return None
-        return UnknownHost(f"Host {host[:100]!r} is not in SUBPOSE_HOSTS; add it there")
+        return UnknownHost(f"Host {name[:100]!r} is not in SUBPOSE_HOSTS; add it there")
 
 
 class BodyGuard:

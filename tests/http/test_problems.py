@@ -1,6 +1,7 @@
 """Every row of the table of problems, by real bytes over real HTTP."""
 
 import json
+import re
 import struct
 import threading
 import time
@@ -276,6 +277,14 @@ def test_unknown_host(client: httpx.Client) -> None:
         check(response, 421, "unknown_host")
     for host in ("localhost", "LOCALHOST:1234", "[::1]:8000"):
         assert client.get("/models", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["Pose.example:8443", "[2001:DB8::1]:8000"])
+def test_the_remedy_for_an_unknown_host_is_one(client: httpx.Client, host: str) -> None:
+    body = check(client.get("/models", headers={"host": host}), 421, "unknown_host")
+    (name,) = re.findall("Host '(.+)' is not in SUBPOSE_HOSTS; add it", body["detail"])
+    with running(FakeHouse(), hosts=name) as server, server.client() as other:
+        assert other.get("/models", headers={"host": host}).status_code == 200
 
 
 @pytest.mark.parametrize(
