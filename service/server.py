@@ -93,7 +93,7 @@ class Server(uvicorn.Server):
         if self.started:
             await self._accept_faster()
         self._app.state.opening.add_done_callback(self._opened)
-        self._watch = asyncio.create_task(self._state.dead())
+        self._watch = asyncio.create_task(self._state.watch())
         self._watch.add_done_callback(self._died)
 
     async def _accept_faster(self) -> None:

@@ -35,7 +35,7 @@ from service.tracing import Tracing
 R = TypeVar("R")
 
 _WATCH_S = 1.0
-"""Between two looks at the device."""
+"""Between two looks at the device and at what is kept."""
 
 _MOST_AT_ONCE = 4
 """Batches on a CPU, however many cores it has: each has more of them then."""
@@ -116,9 +116,13 @@ class State:
         """Whether the device answers, or may soon."""
         return not self.scheduler.device.stuck(self.settings.stall_seconds)
 
-    async def dead(self) -> None:
-        """Return once the device is dead for good: only a new process can help."""
+    async def watch(self) -> None:
+        """Drop what has expired, now and then.
+
+        Return once the device is dead for good: only a new process can help.
+        """
         while not self.scheduler.device.stuck(_FOR_GOOD * self.settings.stall_seconds):
+            self.store.own.expire()
             await asyncio.sleep(_WATCH_S)
 
     async def open(self) -> None:
