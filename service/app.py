@@ -42,9 +42,7 @@ def create_app(settings: Settings, load: Callable[[Settings], Catalog] = load_ca
         await state.close()
 
     shortcuts = (*pose.router.routes, *heatmap.router.routes, *probes.router.routes)
-    app = _bare_app(
-        state, hosts=settings.allowed_hosts, lifespan=lifespan, shortcuts=shortcuts
-    )
+    app = _bare_app(state, hosts=settings.allowed_hosts, lifespan=lifespan, shortcuts=shortcuts)
     app.include_router(pose.router)
     app.include_router(pose.forget_router)
     app.include_router(heatmap.router)
