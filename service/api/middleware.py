@@ -93,12 +93,10 @@ class RequestContext:
     def _account(self, scope: Scope, status: int, timings: Timings) -> None:
         route = getattr(scope.get("route"), "path", "other")
         method = scope["method"] if route != "other" else "other"
-        metrics, state = self._metrics, scope["state"]
-        metrics.request(method, route, status, timings)
+        state = scope["state"]
+        self._metrics.request(method, route, status, timings, state.get("problem"))
         if self._tracing:
             self._tracing.end(timings, method, route, status)
-        if "problem" in state:
-            metrics.problems.labels(state["problem"]).inc()
         # The template of the route, for a path may hold the id of kept features.
         logger.info(
             "%s %s %s %d %.0f ms",
