@@ -20,7 +20,7 @@ from models.engines import EngineAway
 from service.problems import PROBLEMS
 from tests.fakes import HEIGHT, POISON, WIDTH, FakeHouse
 from tests.http import raw
-from tests.http.serving import GREY, Running, encoded, photo, running, until
+from tests.http.serving import GREY, Running, encoded, later, photo, running, until
 
 # A promise to callers: status and codes. To change it takes a hand here as well.
 TABLE = {
@@ -537,17 +537,20 @@ def test_health_fails_while_the_device_hangs(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("service.state._FOR_GOOD", 1000)
     house = FakeHouse()
     with (
-        running(house, stall_seconds=1.5) as server,
+        running(house) as server,
         ThreadPoolExecutor(1) as pool,
         server.client() as client,
     ):
         assert client.get("/healthz").status_code == 200
         house.engine.open.clear()
+        _drain(house)
         held = pool.submit(_post, server)
-        until(lambda: client.get("/healthz").status_code != 200)
-        check(client.get("/healthz"), 500, "engine_failed")
-        house.engine.open.set()
-        assert held.result(30).status_code == 200
+        assert house.engine.entered.acquire(timeout=30)
+        with later(server):
+            check(client.get("/healthz"), 500, "engine_failed")
+            house.engine.open.set()
+            assert held.result(30).status_code == 200
+            until(lambda: client.get("/healthz").status_code == 200)
         assert client.get("/healthz").status_code == 200
 
 
