@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from models.engines import EngineAway
@@ -63,19 +64,19 @@ class Device:
             self._threads.append(threading.Thread(target=work, name=name, daemon=True))
             self._threads[-1].start()
 
-    def close(self, patience: float | None = None) -> None:
+    def close(self, patience: float) -> None:
         """Run what waits, then end.
 
         Args:
-            patience: seconds to wait for that; None for as long as it takes.
+            patience: seconds to wait for that. A thread that has not ended then is left behind.
         """
+        limit = time.monotonic() + patience
         with self._wake:
             self._closing = True
             self._wake.notify_all()
             self._staging.notify()
         for thread in self._threads:
-            if thread.is_alive():
-                thread.join(patience)
+            thread.join(max(0.0, limit - time.monotonic()))
 
     def grown(self) -> None:
         """The line has. To be told with its lock."""
@@ -89,12 +90,11 @@ class Device:
         Args:
             patience: seconds that anything may take.
         """
-        if self._dead or self._closing or not self._beats:
-            return self._dead
         with self._wake:
             expected = max((batch.predicted for batch in self._running.batches), default=0.0)
-            silent = self._clock() - min(self._beats.values())
-        return silent > max(patience, _BEYOND * self._at_once * expected)
+            now = self._clock()
+            silent = now - min(self._beats.values(), default=now)
+        return self._dead or silent > max(patience, _BEYOND * self._at_once * expected)
 
     @property
     def busy(self) -> bool:
@@ -149,6 +149,8 @@ class Device:
         try:
             while self.step():
                 pass
+            with self._wake:
+                del self._beats[threading.get_ident()]
         except BaseException:
             self._dead = True
             logger.critical("the device's thread has died", exc_info=True)

@@ -25,6 +25,7 @@ from service.ports import remedy, try_port
 from service.settings import Settings, own_bundles
 
 SAMPLE = Path(__file__).parent / "page" / "sample.jpg"
+_GROUP = Path("/sys/fs/cgroup")
 _ENOUGH_MEMORY = 1_000_000_000
 """Bytes: the process with its models, a large photo and kept features."""
 
@@ -164,11 +165,12 @@ def _free_memory() -> int | None:
     except OSError:
         return None
     (free,) = (int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    group = Path("/sys/fs/cgroup")
     try:
-        limit = (group / "memory.max").read_text().strip()
-        used = int((group / "memory.current").read_text())
-    except (OSError, ValueError):
+        limit = (_GROUP / "memory.max").read_text().strip()
+        used = int((_GROUP / "memory.current").read_text())
+        counts = dict(map(str.split, (_GROUP / "memory.stat").read_text().splitlines()))
+        used -= int(counts["inactive_file"])  # of the page cache: it goes when there is need
+    except (OSError, ValueError, KeyError):
         return free
     return free if limit == "max" else min(free, int(limit) - used)
 

@@ -149,6 +149,11 @@ class FeatureStore:
             if entry is not None and entry.owner == owner:
                 self._remove(id)
 
+    def expire(self) -> None:
+        """Drop what is too old, though nobody asks for anything."""
+        with self._lock:
+            self._expire()
+
     def _insert(self, entry: Entry) -> None:
         self._expire()
         while self.nbytes + entry.photo.nbytes > self.most_bytes:

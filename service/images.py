@@ -27,6 +27,20 @@ Image.MAX_IMAGE_PIXELS = None
 
 _JPEG = b"\xff\xd8\xff"
 
+_LONE = frozenset((0x00, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)))
+"""Markers that no segment follows; 0x00 is none, and stands behind a stray 0xff."""
+
+_WHOLE = frozenset((*range(0xE0, 0xF0), 0xFE))
+"""Markers of segments that are taken whole: APP0 to APP15 and comments."""
+
+_SCAN = 0xDA
+
+_QUICK_BYTES, _MOST_BYTES = 1 << 10, 1 << 16
+"""Of a JPEG's header, bytes looked at one by one. Real ones have less than a thousand."""
+
+_QUICK_HEADER = 1 << 14
+"""Bytes of it with all that is taken whole, EXIF's many entries among them."""
+
 _LAYER_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2}
 """Of Pillow's own image, by mode; 4 of any other, RGB too."""
 
@@ -60,8 +74,36 @@ def kind_of(data: bytes) -> str:
 
 
 def quick(data: bytes) -> bool:
-    """Whether its header is read in microseconds: a PNG's or WebP's may hide behind megabytes."""
-    return data.startswith(_JPEG)
+    """Whether its header is read in microseconds: a PNG's or WebP's may hide behind megabytes.
+
+    A JPEG's, too, may be endless: segments without content, or a marker's fill bytes.
+    """
+    if not data.startswith(_JPEG):
+        return False
+    looked_at, end = _jpeg_header(data, _QUICK_BYTES)
+    return looked_at <= _QUICK_BYTES and end <= _QUICK_HEADER
+
+
+def _jpeg_header(data: bytes, most: int) -> tuple[int, int]:
+    """What reading a JPEG's header costs Pillow, who goes through it byte by byte.
+
+    Returns:
+        Bytes looked at, no further than somewhat beyond `most`, and where the walk has ended.
+    """
+    looked_at, at = 0, 2
+    while looked_at <= most and at < len(data):
+        marker = data[at + 1] if data[at] == 0xFF and at + 1 < len(data) else 0xFF
+        begin = at
+        if marker == 0xFF:  # that of a marker is still to come, or this byte is stray
+            at += 1
+        elif marker in _LONE:
+            at += 2
+        else:
+            at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
+        looked_at += 4 if marker in _WHOLE else at - begin
+        if marker == _SCAN:
+            break
+    return looked_at, at
 
 
 class PostedImage:
@@ -80,6 +122,9 @@ class PostedImage:
     def __init__(self, data: bytes, most_pixels: int) -> None:
         kind = kind_of(data)
         self._data = data
+        with _readable():
+            if kind == "JPEG" and _jpeg_header(data, _MOST_BYTES)[0] > _MOST_BYTES:
+                raise ValueError("no end of its header is in sight")
         with _readable(), _quiet():
             self._image = Image.open(io.BytesIO(data), formats=[kind])
             self.size = width, height = self._image.size

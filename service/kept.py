@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from service.features import Entry, FeatureStore, KeptPhoto
 from service.photo_bytes import pack, unpack
-from service.problems import UnknownId
-from service.shared import SharedPhotos
+from service.problems import Overloaded, UnknownId
+from service.shared import PAUSE_S, SharedPhotos
 
 
 class Kept:
@@ -72,10 +72,17 @@ class Kept:
         return await self.get(self.own.latest(owner).id, owner)
 
     async def forget(self, id: str, owner: str) -> None:  # noqa: A002
-        """Drop an entry now, if it is there and the owner's."""
+        """Drop an entry now, if it is there and the owner's.
+
+        Raises:
+            Overloaded: not from where all replicas would fetch it again.
+        """
         self.own.forget(id, owner)
-        if self._shared:
-            await self._shared.forget(id, owner, self.own.most_seconds)
+        if self._shared and not await self._shared.forget(id, owner, self.own.most_seconds):
+            raise Overloaded(
+                "the store that all replicas share cannot be told now; try again later",
+                retry_after=PAUSE_S,
+            )
 
     async def close(self) -> None:
         """End the connections."""

@@ -114,10 +114,12 @@ class Metrics:
         """Count one photo: who was found."""
         self.people.labels(model).inc(people)
 
-    def request(self, method: str, route: str, status: int, timings: Timings) -> None:
+    def request(
+        self, method: str, route: str, status: int, timings: Timings, problem: str | None = None
+    ) -> None:
         """Count one request, and the seconds of each stage that took place."""
+        self._count(method, route, status, problem)
         total, spent = timings.total, timings.of(ALL)
-        self._answered(method, route, status).inc()
         self._lasted(route).observe(total)
         for stage, seconds in spent.items():
             if seconds:
@@ -127,8 +129,12 @@ class Metrics:
 
     def turned_away(self, method: str, route: str, problem: Problem) -> None:
         """Count one request that was answered before it was one."""
-        self._answered(method, route, problem.status).inc()
-        self._problem(problem.code).inc()
+        self._count(method, route, problem.status, problem.code)
+
+    def _count(self, method: str, route: str, status: int, problem: str | None) -> None:
+        self._answered(method, route, status).inc()
+        if problem:
+            self._problem(problem).inc()
 
     def text(self) -> bytes:
         """In Prometheus' format."""

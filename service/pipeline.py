@@ -31,7 +31,7 @@ from service.line import Done, Visit
 from service.model_lanes import DetectorLane, ModelLanes
 from service.people import Cut, cuts_of, drawn, once_each, person_of
 from service.photo import MAX_PEOPLE, SeenPerson, SeenPhoto, Task
-from service.problems import DeadlineExceeded, EngineFailed, Overloaded, Problem
+from service.problems import DeadlineExceeded, EngineFailed, Overloaded, Problem, RetryLater
 from service.scheduler import Scheduler
 from service.settings import Settings
 from service.timings import Timings
@@ -229,7 +229,7 @@ class Pipeline:
         """Crops to people.
 
         Raises:
-            EngineFailed: every one failed.
+            Problem: every one failed; that one where it passes with time and is the same of all.
         """
         if not cuts:
             return ()
@@ -239,7 +239,10 @@ class Pipeline:
         done = await self._run(visit, lane, items, promised, timings)
         _record_crops(done, timings)
         people = [person_of(cut, result) for cut, result in zip(cuts, done.results, strict=True)]
-        if all(isinstance(person.result, Problem) for person in people):
+        problems = [result for result in done.results if isinstance(result, Problem)]
+        if len(problems) == len(people):
+            if isinstance(problems[0], RetryLater) and len({*map(type, problems)}) == 1:
+                raise problems[0]
             raise EngineFailed(f"none of {len(people)} people could be worked on; try again")
         return tuple(people if task.boxes is not None else once_each(people, task))
 

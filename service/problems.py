@@ -1,4 +1,4 @@
-"""Every way a request can fail: one class a row of the table in API.md.
+"""Every way a request can fail: one class a code.
 
 Raised anywhere in the service; `service/api/errors.py` turns them into answers. A detail names the
 bad value and the remedy, and holds no path and no traceback.
@@ -258,4 +258,4 @@ PROBLEMS: tuple[type[Problem], ...] = (
     InvalidParameter, AnswerTooLarge, ClientLimit, EngineFailed, Overloaded, Starting, Draining,
     DeadlineExceeded,
 )  # fmt: skip
-"""The table of API.md."""
+"""All of them."""

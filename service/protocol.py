@@ -21,12 +21,15 @@ from service.api.body import declared_bytes
 from service.api.errors import MEDIA_TYPE, plain_problem_json
 from service.api.middleware import request_id_of
 from service.api.parting import LINGER_BYTES, LINGER_S
-from service.api.patience import hung_up
+from service.api.patience import allowed_s, hung_up
 from service.gate import work_of
 from service.gathered import GatheredTransport
 from service.overdue import Overdue
 from service.problems import BadRequest, HeadersTooLarge, Problem
 from service.state import State
+
+# Overridden in vain where uvicorn has it not: hang-ups would go unheard.
+_ = HttpToolsProtocol._start_asgi_task
 
 _WORK = frozenset((b"/pose", b"/heatmap"))
 """Paths on which a POST is work."""
@@ -119,8 +122,7 @@ class BoundedProtocol(HttpToolsProtocol):
         headers = dict(self.headers)
         size = declared_bytes(headers.get(b"content-length", b""))
         asked = _DEADLINE.search(query)
-        most = self._settings.deadline_ms
-        left = min(int(asked[1]) if asked else most, most) / 1000
+        left = allowed_s(int(asked[1]) if asked else None, self._settings)
         work = work_of(size)
         refusal = self._state.gate.refusal(left, work)
         # Pages of other origins may read answers only with headers that the application knows.

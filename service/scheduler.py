@@ -52,11 +52,11 @@ class Scheduler:
         self._closing = False
         self.device = Device(self._line, self._wake, lock, on_batch, clock)
 
-    def close(self, patience: float | None = None) -> None:
+    def close(self, patience: float) -> None:
         """Refuse what comes from now on, run what waits, end the device's threads.
 
         Args:
-            patience: seconds to wait for that; None for as long as it takes.
+            patience: seconds to wait for that.
         """
         self._closing = True
         self.device.close(patience)

@@ -99,7 +99,7 @@ class Server(uvicorn.Server):
         if self.started:
             await self._accept_faster()
         self._app.state.opening.add_done_callback(self._opened)
-        self._watch = asyncio.create_task(self._state.dead())
+        self._watch = asyncio.create_task(self._state.watch())
         self._watch.add_done_callback(self._died)
 
     async def _accept_faster(self) -> None:
@@ -142,10 +142,14 @@ class Server(uvicorn.Server):
         logger.info("leaving: %d requests in work", gate.inside)
         gate.state = "leaving"
         await asyncio.sleep(settings.drain_lead_seconds)
-        gate.state = "closed"
-        with contextlib.suppress(TimeoutError):
+        self._state.leave()
+        try:
             async with asyncio.timeout(settings.drain_seconds):
                 await gate.empty()
+        except TimeoutError:
+            logger.warning("%d requests were not ready in time", gate.inside)
+            for task in self.server_state.tasks:
+                task.cancel()
         self.should_exit = True
 
     def _died(self, watch: asyncio.Task[None]) -> None:

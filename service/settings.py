@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,6 +57,14 @@ def own_bundles() -> Path:
 
 def _bundles() -> tuple[Path, ...]:
     return BUNDLES, own_bundles()
+
+
+def host_name(host: str) -> str:
+    """Lower case, without a port, an IPv6 address in brackets: as a Host header is compared."""
+    host = host.lower()
+    if host.count(":") > 1 and not host.startswith("["):
+        return f"[{host}]"
+    return re.sub(r":\d+$", "", host)
 
 
 class Settings(BaseSettings):
@@ -254,7 +263,7 @@ class Settings(BaseSettings):
         if "*" in self.hosts or not (self.hosts or self._on_loopback):
             return None
         names = self.hosts or ("localhost", "127.0.0.1", "[::1]", self.host)
-        return frozenset(name.lower() for name in names)
+        return frozenset(map(host_name, names))
 
     @property
     def shows_newest_to_all(self) -> bool:

@@ -1,7 +1,7 @@
 """Kept photos on a Valkey or Redis server that replicas share.
 
-It is a cache beside the replica's own: where it is away or slow, that is a miss and never an
-error, and for a while nobody asks it.
+It is a cache beside the replica's own: where it is away or slow, that is a miss and no error but
+to who wants a photo forgotten, and for a while nobody asks it.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ class SharedPhotos:
 
         return await self._ask("get", work)
 
-    async def forget(self, id: str, owner: str, seconds: float) -> None:  # noqa: A002
-        """Drop it, and tell the replicas that hold it themselves.
+    async def forget(self, id: str, owner: str, seconds: float) -> bool:  # noqa: A002
+        """Drop it, and tell the replicas that hold it themselves; False where nobody was told.
 
         Args:
             id: of the photo.
@@ -113,7 +113,7 @@ class SharedPhotos:
                 await pipe.execute()
             return True
 
-        await self._ask("forget", work)
+        return bool(await self._ask("forget", work))
 
     async def forgotten(self, id: str, owner: str) -> bool:  # noqa: A002
         """Whether another replica was told to forget it."""

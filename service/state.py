@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from models.cores import available_cores
 from service.catalog import WHOLE, Catalog
@@ -29,8 +32,10 @@ from service.settings import Settings
 from service.shared import SharedPhotos
 from service.tracing import Tracing
 
+R = TypeVar("R")
+
 _WATCH_S = 1.0
-"""Between two looks at the device."""
+"""Between two looks at the device and at what is kept."""
 
 _MOST_AT_ONCE = 4
 """Batches on a CPU, however many cores it has: each has more of them then."""
@@ -65,6 +70,7 @@ class State:
     scheduler: Scheduler = field(init=False)
     tracing: Tracing | None = field(default=None, init=False)
     _loaded: Loaded | None = field(default=None, init=False)
+    _leave_by: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         settings, metrics = self.settings, self.metrics
@@ -110,15 +116,18 @@ class State:
         """Whether the device answers, or may soon."""
         return not self.scheduler.device.stuck(self.settings.stall_seconds)
 
-    async def dead(self) -> None:
-        """Return once the device is dead for good: only a new process can help."""
+    async def watch(self) -> None:
+        """Drop what has expired, now and then.
+
+        Return once the device is dead for good: only a new process can help.
+        """
         while not self.scheduler.device.stuck(_FOR_GOOD * self.settings.stall_seconds):
+            self.store.own.expire()
             await asyncio.sleep(_WATCH_S)
 
     async def open(self) -> None:
         """Load the weights, warm up, become ready."""
-        catalog = await asyncio.to_thread(self.load, self.settings)
-        models, detectors = await asyncio.to_thread(self._warm_up, catalog)
+        catalog, models, detectors = await _in_thread(self._load)
         on_cpu = all(model.engine.device == "cpu" for model in catalog.models.values())
         if on_cpu:
             cores = min(self.settings.threads or available_cores(), _MOST_AT_ONCE)
@@ -128,9 +137,11 @@ class State:
         self.store.weights = {name: model.bundle.digest for name, model in catalog.models.items()}
         pipeline = Pipeline(self.settings, self.scheduler, models, detectors, alone=not on_cpu)
         self._loaded = Loaded(catalog, pipeline)
-        self.gate.state = "ready"
+        if self.gate.state == "starting":  # it may have been told to leave meanwhile
+            self.gate.state = "ready"
 
-    def _warm_up(self, catalog: Catalog) -> tuple[dict[str, ModelLanes], dict[str, DetectorLane]]:
+    def _load(self) -> tuple[Catalog, dict[str, ModelLanes], dict[str, DetectorLane]]:
+        catalog = self.load(self.settings)
         models, detectors = {}, {}
         for name, model in catalog.models.items():
             count = self.metrics.crops.labels(name).inc
@@ -141,15 +152,36 @@ class State:
             if name != WHOLE:
                 detectors[name] = detector_lane(served)
                 warm_up_detector(detectors[name])
-        return models, detectors
+        return catalog, models, detectors
+
+    def leave(self) -> None:
+        """Let nobody in any more. From now on those inside have `drain_seconds`."""
+        self.gate.state = "closed"
+        self._leave_by = time.monotonic() + self.settings.drain_seconds
 
     async def close(self) -> None:
-        """Run what was accepted, then end threads."""
-        self.gate.state = "closed"
+        """End threads. By now everybody has been answered: what they still run is in vain."""
+        if self.gate.state != "closed":
+            self.leave()
         if self._loaded is not None:
-            patience = None if self.alive else 0.0
+            patience = max(0.0, self._leave_by - time.monotonic()) if self.alive else 0.0
             await asyncio.to_thread(self.scheduler.close, patience)
             self._loaded.pipeline.close()
         await self.store.close()
         if self.tracing:
             await asyncio.to_thread(self.tracing.close)
+
+
+async def _in_thread(work: Callable[[], R]) -> R:
+    """Do long work in a thread that the process does not wait for at its end, as of a pool's."""
+    future: Future[R] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    future.set_running_or_notify_cancel()
+    threading.Thread(target=run, daemon=True).start()
+    return await asyncio.wrap_future(future)

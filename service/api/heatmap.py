@@ -38,6 +38,7 @@ from service.problems import (
     NotAcceptable,
     Overloaded,
     Problem,
+    RetryLater,
     Starting,
     Unauthorized,
     UnknownHost,
@@ -191,6 +192,8 @@ async def _post(
     photo = await pipeline.see(data, task, promised, visit, timings)
     state.metrics.photo(task.model.name, len(photo.people))
     person = photo.people[_person(number, len(photo.people))]
+    if isinstance(person.result, RetryLater):
+        raise person.result
     if isinstance(person.result, Problem) or person.features is None:
         raise EngineFailed(f"the crop of person {number} failed; try again")
     lattice = wish.lattice(person.geometry, (photo.width, photo.height))

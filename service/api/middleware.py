@@ -18,12 +18,14 @@ from service.metrics import Metrics
 from service.problems import (
     BadRequest,
     BodyTooLarge,
+    Draining,
     EngineFailed,
     Overloaded,
     Problem,
     SlowBody,
     UnknownHost,
 )
+from service.settings import host_name
 from service.timings import Timings
 from service.tracing import Tracing
 
@@ -75,6 +77,10 @@ class RequestContext:
             await self._app(scope, receive, sending)
         except ClientDisconnect:
             status = 499
+        except asyncio.CancelledError:  # the server ends; who hangs up is told apart
+            if status:
+                raise
+            await problem_response(Draining(), scope)(scope, receive, sending)
         except Exception:
             logger.exception("%s: unexpected error", request_id)
             if status:
@@ -87,12 +93,10 @@ class RequestContext:
     def _account(self, scope: Scope, status: int, timings: Timings) -> None:
         route = getattr(scope.get("route"), "path", "other")
         method = scope["method"] if route != "other" else "other"
-        metrics, state = self._metrics, scope["state"]
-        metrics.request(method, route, status, timings)
+        state = scope["state"]
+        self._metrics.request(method, route, status, timings, state.get("problem"))
         if self._tracing:
             self._tracing.end(timings, method, route, status)
-        if "problem" in state:
-            metrics.problems.labels(state["problem"]).inc()
         # The template of the route, for a path may hold the id of kept features.
         logger.info(
             "%s %s %s %d %.0f ms",
@@ -121,11 +125,10 @@ class HostCheck:
         given = Headers(scope=scope).getlist("host")
         if len(given) > 1:
             return BadRequest(f"{len(given)} Host headers; send one")
-        host = "".join(given).lower()
-        name = re.sub(r":\d+$", "", host)
+        name = host_name("".join(given))
         if self._hosts is None or name in self._hosts or scope["path"] in ("/healthz", "/readyz"):
             return None
-        return UnknownHost(f"Host {host[:100]!r} is not in SUBPOSE_HOSTS; add it there")
+        return UnknownHost(f"Host {name[:100]!r} is not in SUBPOSE_HOSTS; add it there")
 
 
 class BodyGuard:

@@ -19,10 +19,14 @@ R = TypeVar("R")
 _HANG_UP, _GONE = "hang_up", "gone"
 
 
+def allowed_s(asked_ms: int | None, settings: Settings) -> float:
+    """Seconds that a request may take: what it asks for, within the server's own limit."""
+    return min(asked_ms or settings.deadline_ms, settings.deadline_ms) / 1000
+
+
 def deadline_of(request: Request, asked_ms: int | None, settings: Settings) -> float:
     """The request's deadline, monotonic seconds, counted from its arrival."""
-    allowed_ms = min(asked_ms or settings.deadline_ms, settings.deadline_ms)
-    return float(request.state.timings.began) + allowed_ms / 1000
+    return float(request.state.timings.began) + allowed_s(asked_ms, settings)
 
 
 @asynccontextmanager

@@ -117,7 +117,9 @@ async def post_pose(
     status_code=204,
     response_class=Response,
     dependencies=[Depends(authorised), Depends(no_query)],
-    responses=problem_responses(Unauthorized, UnknownHost, InvalidParameter, ClientLimit),
+    responses=problem_responses(
+        Unauthorized, UnknownHost, InvalidParameter, ClientLimit, Overloaded
+    ),
 )
 async def delete_pose(
     id: str,  # noqa: A002

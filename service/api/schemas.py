@@ -160,7 +160,7 @@ class HeadCard(_Answer):
 
     name: str
     decodes: list[str] = Field(description="the default first")
-    resolution: int | None = Field(description="nerpe's default lattice")
+    resolution: int | None = Field(description="of nerpe: its first decode's own lattice")
     sigma: bool = Field(description="its scores are calibrated, and `sigma` can be asked for")
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from models.bundle import find_bundles, load_bundle
 from models.engines import EngineError
 from models.manifest import PoseManifest
-from service.catalog import load_catalog
+from service.catalog import WHOLE, ServedDetector, load_catalog
 from service.cli.imports import bring
 from service.cli.options import Bundles, Device, settings_of
 from service.console import one_line_errors, stdout
@@ -72,13 +72,19 @@ def models(
             table.add_row(
                 served.name + "*" * (served.name == catalog.default_detector),
                 "people",
-                manifest.decoder if manifest else "taking the photo for one person",
+                _way(served),
                 f"{manifest.input.width}x{manifest.input.height}" if manifest else "",
-                served.detector.device if manifest else "",
+                served.detector.device,
                 manifest.licence if manifest else "",
                 _accuracy(manifest.accuracy) if manifest else "",
             )
         stdout.print(table)
+
+
+def _way(served: ServedDetector) -> str:
+    if served.name == WHOLE:
+        return "taking the photo for one person"
+    return served.bundle.detector.decoder if served.bundle else served.detector.name
 
 
 def _accuracy(figures: dict[str, float]) -> str:

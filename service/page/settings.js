@@ -3,7 +3,6 @@
 import { fetchModels } from "./api.js";
 
 const $ = (id) => document.getElementById(id);
-const LATTICES = [32, 64, 128, 256, 512, 1024, 2048];
 
 let models = [];
 
@@ -24,14 +23,15 @@ export function skeletonOf(model) {
   return models.find(({ name }) => name === model)?.skeleton ?? [];
 }
 
-/** The query of POST /pose: what differs from the server's own defaults is always said. */
+/** The query of POST /pose. Each decode has a lattice of its own, named only where one is chosen. */
 export function poseParameters() {
   const parameters = {};
   if ($("model").value) parameters.model = $("model").value;
   if (chosenHead()) {
     parameters.head = chosenHead().name;
     parameters.decode = $("decode").value;
-    if (parameters.head === "nerpe") parameters.resolution = $("lattice").value;
+    const lattice = parameters.head === "nerpe" && $("lattice").value;
+    if (lattice) parameters.resolution = lattice;
   }
   if ($("detector").value) parameters.detector = $("detector").value;
   if ($("flip").checked) parameters.flip = true;
@@ -65,12 +65,9 @@ function showHeads() {
 }
 
 function showDecodes() {
-  const { name, decodes, resolution } = chosenHead();
+  const { name, decodes } = chosenHead();
   fill($("decode"), decodes.map((decode, n) => [decode, decode, n === 0]));
   $("lattice-field").hidden = name !== "nerpe";
-  if (!resolution) return; // not filled before there is a default, which would be the first size
-  const lattices = [...new Set([...LATTICES, resolution])].sort((a, b) => a - b);
-  fill($("lattice"), lattices.map((size) => [size, size, size === resolution]));
 }
 
 /** options: [[value, label, chosen by default], ...] */

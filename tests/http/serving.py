@@ -73,6 +73,17 @@ def until(condition: Callable[[], object], seconds: float = 60) -> None:
         time.sleep(0.005)
 
 
+@contextmanager
+def later(server: Running) -> Iterator[None]:
+    """With the clock of its device an hour ahead."""
+    device = server.state.scheduler.device
+    device._clock = lambda: time.monotonic() + 3600
+    try:
+        yield
+    finally:
+        device._clock = time.monotonic
+
+
 def photo(
     colour: Sequence[int] = GREY, size: tuple[int, int] = (60, 80), kind: str = "PNG"
 ) -> bytes:

@@ -1,5 +1,4 @@
 import io
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.fakes import POISON, FakeHouse
-from tests.http.serving import Running, photo, pixels, running
+from tests.http.serving import Running, photo, pixels, running, until
 
 
 def load(response: httpx.Response) -> np.ndarray:
@@ -245,10 +244,8 @@ def test_the_newest_is_never_given_through_a_proxy(latest: Running, header: str)
         assert response.json()["errors"][0]["parameter"] == "id"
 
 
-def test_features_expire(house: FakeHouse) -> None:
+def test_features_expire_though_nobody_asks() -> None:
     with running(FakeHouse(), keep_seconds=0.2) as server, server.client() as client:
         kept = keep(client)["id"]
-        limit = time.monotonic() + 10
-        while client.get("/heatmap", params={"id": kept}).status_code != 404:
-            assert time.monotonic() < limit
-        assert server.state.store.own.nbytes == 0
+        until(lambda: server.state.store.own.nbytes == 0)
+        assert client.get("/heatmap", params={"id": kept}).status_code == 404

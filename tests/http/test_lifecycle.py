@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Queue
@@ -121,6 +122,41 @@ def test_sigterm_finishes_what_was_accepted_and_refuses_the_rest() -> None:
             for thread in asking:
                 thread.join(60)
         assert answers == [200] * 12
+        assert server.process.wait(60) == 0
+
+
+def test_sigterm_waits_for_a_batch_that_never_ends_no_longer_than_it_may() -> None:
+    environment = {
+        "SUBPOSE_MODEL": "fake", "SUBPOSE_DRAIN_LEAD_SECONDS": "0", "SUBPOSE_DRAIN_SECONDS": "0.2",
+    }  # fmt: skip
+    with process(["-c", FAKE], **environment) as server, ThreadPoolExecutor(1) as pool:
+        url = server.until(r"ready on (http://\S+)").group(1)
+        asked = pool.submit(httpx.post, f"{url}/pose", content=photo(), timeout=60)
+        server.until("encoding")
+        server.process.send_signal(signal.SIGTERM)
+        answer = asked.result(60)
+        assert (answer.status_code, answer.json()["code"]) == (503, "draining")
+        assert answer.headers["retry-after"]
+        assert server.process.wait(60) == 0
+        assert "Traceback" not in "".join(server.lines)
+
+
+LOADING = """
+import logging, time
+from service import app, server
+from service.settings import Settings
+logging.basicConfig(level=logging.INFO)
+def load(settings):
+    time.sleep(3600)
+settings = Settings()
+server.Server(app.create_app(settings, load), settings).run()
+"""
+
+
+def test_sigterm_does_not_wait_for_weights_that_nobody_will_ask_for() -> None:
+    with process(["-c", LOADING], SUBPOSE_DRAIN_LEAD_SECONDS="0") as server:
+        server.until("running on")
+        server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(60) == 0
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import runpy
 import shutil
 import socket
 import struct
@@ -15,7 +16,9 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+import service.protocol
 from models.geometry import Box, CropGeometry
 from tests.fakes import HEIGHT, WIDTH, FakeHouse, joints_of
 from tests.http import raw
@@ -291,6 +294,12 @@ def test_bodies_over_the_limit_leave_memory_flat(client: httpx.Client) -> None:
     except httpx.WriteError:
         pass  # cut off while still sending: 100 MB are more than the server lingers for
     assert resident() - before < 30_000_000
+
+
+def test_a_uvicorn_that_would_never_call_us_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(HttpToolsProtocol, "_start_asgi_task")
+    with pytest.raises(AttributeError, match="_start_asgi_task"):
+        runpy.run_path(service.protocol.__file__)
 
 
 @pytest.mark.parametrize(

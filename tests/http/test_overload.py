@@ -21,7 +21,7 @@ from service.model_lanes import ModelLanes
 from service.timings import Timings
 from tests.fakes import NAN, POISON, FakeHouse
 from tests.http import raw
-from tests.http.serving import Running, photo, running, until
+from tests.http.serving import Running, later, photo, running, until
 
 Floats = NDArray[np.float32]
 FOUR = "/pose?boxes=[[0,0,60,80],[60,0,60,80],[120,0,60,80],[180,0,60,80]]"
@@ -118,7 +118,7 @@ def test_the_deadline_is_answered_while_the_batch_still_runs(
 ) -> None:
     hold(house)
     with server.client() as client:
-        response = client.post("/pose?detector=whole&deadline_ms=300", content=photo())
+        response = client.post("/pose?detector=whole&deadline_ms=2000", content=photo())
     assert (response.status_code, response.json()["code"]) == (504, "deadline")
     assert house.engine.batches == [1]
     assert not house.engine.open.is_set()
@@ -135,10 +135,10 @@ def test_what_cannot_be_done_in_time_is_refused_before_its_body_is_sent(
         held, queued, refused = (stack.enter_context(raw.connected(server)) for _ in range(3))
         held.sendall(head(FOUR, body) + body)
         assert house.engine.entered.acquire(timeout=30)
-        even(server, 2.0)
+        even(server, 4.0)
         queued.sendall(head(FOUR, body) + body)
         until(lambda: server.state.scheduler.waiting == 4)
-        refused.sendall(head(FOUR + "&deadline_ms=500", body))
+        refused.sendall(head(FOUR + "&deadline_ms=2000", body))
         status, headers, answer = raw.answer(refused)
         assert (status, raw.code(answer)) == (503, "overloaded")
         assert int(headers["retry-after"]) > 1
@@ -179,7 +179,7 @@ def test_long_work_lets_others_in_and_ends_with_its_deadline(
         return field(cells, points)
 
     house.engine.field = slowly  # type: ignore[method-assign]
-    url = "/pose?head=nerpe&decode=standard&resolution=2048&deadline_ms=4000"
+    url = "/pose?head=nerpe&decode=standard&resolution=2048"
 
     def post(path: str) -> httpx.Response:
         with server.client() as client:
@@ -194,14 +194,15 @@ def test_long_work_lets_others_in_and_ends_with_its_deadline(
             until(lambda: other.done() or parts.acquire(blocking=False))
         assert other.result().status_code == 200
         assert not long.done()
-        assert long.result(30).json()["code"] == "deadline"
         while parts.acquire(blocking=False):
             pass
-        for _ in range(3):
-            go.release()
+        with later(server):
+            for _ in range(9):
+                go.release()
+            assert long.result(30).json()["code"] == "deadline"
+        # Of its many parts no other one was begun, but one that may have been about to.
+        assert sum(parts.acquire(blocking=False) for _ in range(9)) <= 1
         assert post("/pose").status_code == 200
-        # Of its many parts no other one was begun.
-        assert not parts.acquire(blocking=False)
 
 
 def test_a_heatmap_that_cannot_be_drawn_in_time_is_refused_like_any_work(
@@ -216,7 +217,7 @@ def test_a_heatmap_that_cannot_be_drawn_in_time_is_refused_like_any_work(
         held = pool.submit(lambda: client.post("/pose?detector=whole", content=photo()))
         assert house.engine.entered.acquire(timeout=30)
         with server.client() as other:
-            response = other.get(f"/heatmap?id={kept}&head=simcc&resolution=64&deadline_ms=2000")
+            response = other.get(f"/heatmap?id={kept}&head=simcc&resolution=64&deadline_ms=8000")
         assert (response.status_code, response.json()["code"]) == (503, "overloaded")
         house.engine.open.set()
         assert held.result(30).status_code == 200
@@ -337,7 +338,7 @@ def test_a_deadline_is_read_of_its_own_parameter_alone(house: FakeHouse) -> None
 def test_an_empty_line_while_a_request_is_in_work_costs_no_answer(house: FakeHouse) -> None:
     body = photo()
     with (
-        running(house, header_seconds=0.2) as server,
+        running(house, header_seconds=2) as server,
         raw.connected(server) as held,
     ):
         hold(house)
@@ -420,6 +421,19 @@ def test_a_photo_whose_deadline_passes_before_its_turn_is_not_decoded(
         go.set()
         assert client.post("/pose", content=photo()).status_code == 200
     assert len(decoded) == 1
+
+
+def test_a_header_that_takes_long_is_not_read_by_who_serves_all(server: Running) -> None:
+    go, pool = threading.Event(), server.state.loaded.pipeline._images
+    for _ in range(pool._max_workers):
+        pool.submit(go.wait, 30)
+    endless = b"\xff\xd8" + b"\xff" * 500_000
+    with server.client() as client:
+        waits = client.post("/pose?deadline_ms=100", content=endless)
+        assert (waits.status_code, waits.json()["code"]) == (504, "deadline")
+        go.set()
+        refused = client.post("/pose", content=endless)
+        assert (refused.status_code, refused.json()["code"]) == (400, "unreadable_image")
 
 
 def test_connections_that_came_while_the_loop_was_busy_are_taken_in_few_rounds(

@@ -1,4 +1,4 @@
-"""The OpenAPI schema against the tables of API.md, which are copied here."""
+"""The OpenAPI schema against what callers were promised, which is written down here."""
 
 import json
 import re

@@ -11,7 +11,7 @@ import pytest
 
 from tests.fakes import FakeHouse
 from tests.http.serving import photo, running
-from tests.valkey import valkey
+from tests.valkey import free_port, valkey
 
 
 @pytest.fixture
@@ -143,9 +143,25 @@ def test_without_the_server_each_replica_answers_for_its_own(tmp_path: Path) -> 
         assert heatmap(there, before).status_code == 200
         missed = heatmap(there, after)
         assert (missed.status_code, missed.json()["code"]) == (404, "unknown_id")
-        assert there.delete(f"/pose/{before}").status_code == 204
-        assert heatmap(there, before).status_code == 404
         assert counted(here, "put", "away") == 1
+
+
+def test_nobody_is_told_that_a_photo_is_forgotten_which_would_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.shared.PAUSE_S", 0)
+    lasting, port = ("--appendonly", "yes"), free_port()
+    with valkey(tmp_path, port, lasting) as url, replicas(url) as ((_, here), (_, there)):
+        kept = post(here)
+    with replicas(url) as ((_, here), (_, there)):
+        refused = here.delete(f"/pose/{kept}")
+        assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+        assert int(refused.headers["retry-after"]) >= 1
+        with valkey(tmp_path, port, lasting):
+            assert heatmap(there, kept).status_code == 200
+            assert here.delete(f"/pose/{kept}").status_code == 204
+            for client in (here, there):
+                assert heatmap(client, kept).status_code == 404
 
 
 def test_a_server_that_never_answers_is_asked_once_and_left_alone(

@@ -26,7 +26,7 @@ class Traced:
 
     def spans(self, name: str | None = None) -> list[ReadableSpan]:
         """Once the device has come to rest, for a batch ends after its requests."""
-        self.server.state.scheduler.close()
+        self.server.state.scheduler.close(30)
         every = self._memory.get_finished_spans()
         return [span for span in every if name in (None, span.name)]
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,9 +22,11 @@ from typer.testing import CliRunner, Result
 
 from models.bundle import BUNDLES
 from service.app import create_app
+from service.catalog import ServedDetector
 from service.cli import app
 from service.doctor import SAMPLE
 from service.settings import Settings
+from tests.fakes import FakeDetector, FakeHouse
 
 SUBPOSE = [sys.executable, "-c", "from service.cli import app; app()"]
 
@@ -286,6 +289,16 @@ def test_models_lists_every_bundle_and_marks_the_defaults() -> None:
         assert name in lines
     assert re.search(r"pose-s\* .*coco17 .*192x256 .*onnxruntime/cpu .*Apache-2.0", lines)
     assert re.search(r"person-n\* .*people .*Apache-2.0", lines)
+
+
+def test_models_tell_detectors_without_a_bundle_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = FakeHouse().load(Settings())
+    other = ServedDetector("other", FakeDetector("ultralytics:x.pt", device="cuda"), None)
+    catalog = replace(found, detectors={"other": other, "whole": found.detectors["whole"]})
+    monkeypatch.setattr("service.cli.models.load_catalog", lambda settings: catalog)
+    _, _, named, whole = subpose("models").stdout.splitlines()
+    assert named.split() == ["other", "people", "ultralytics:x.pt", "cuda"]
+    assert "taking the photo for one person" in whole
 
 
 def test_models_are_written_for_triton(tmp_path: Path) -> None:

@@ -10,10 +10,14 @@ from models.bundle import BUNDLES
 from service import doctor
 from service.cli import app
 
+free_memory = doctor._free_memory
+
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    # What a busy machine has left is not what most tests here are about.
+    monkeypatch.setattr(doctor, "_free_memory", lambda: 10**10)
 
 
 def failures(*arguments: str, code: int = 1) -> dict[str, str]:
@@ -91,5 +95,15 @@ def test_too_little_memory_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_free_memory_is_told_in_bytes() -> None:
-    free = doctor._free_memory()
+    free = free_memory()
     assert free is None or 10_000_000 < free < 10**14
+
+
+def test_what_a_group_may_take_counts_no_cache_that_goes_when_there_is_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"max": "5000000", "current": "4900000", "stat": "anon 9\ninactive_file 4000000\n"}
+    for name, text in files.items():
+        (tmp_path / f"memory.{name}").write_text(text)
+    monkeypatch.setattr(doctor, "_GROUP", tmp_path)
+    assert free_memory() in (4_100_000, None)

@@ -272,6 +272,22 @@ def test_busy_is_not_stuck_and_a_batch_far_beyond_its_cost_is() -> None:
         future.result(SECONDS)
 
 
+def test_it_may_be_stuck_while_it_closes_and_is_not_once_it_has_ended() -> None:
+    clock = [0.0]
+    held, scheduler = Held(), Scheduler(100, clock=lambda: clock[0])
+    with threaded(scheduler, at_once=2), scheduler.admit(FAR) as visit:
+        future = scheduler.submit(visit, held.lane, [1])
+        assert held.entered.acquire(timeout=SECONDS)
+        scheduler.close(0)
+        clock[0] = 1e6
+        assert scheduler.device.stuck(90.0)
+        held.go.release()
+        future.result(SECONDS)
+        scheduler.close(SECONDS)
+        clock[0] = 1e7
+        assert not scheduler.device.stuck(90.0)
+
+
 def test_who_prepares_for_ever_is_stuck() -> None:
     clock, go = [0.0], threading.Event()
     held, scheduler = Held(), Scheduler(100, clock=lambda: clock[0])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.images import LONGEST_SIDE, PostedImage
+from service.images import LONGEST_SIDE, PostedImage, quick
 from service.problems import TooManyPixels, UnreadableImage, UnsupportedImage
 
 PLENTY = 10_000_000
@@ -191,6 +191,48 @@ def test_other_kinds_are_unsupported(data: bytes) -> None:
 def test_nothing_is_unreadable() -> None:
     with pytest.raises(UnreadableImage, match="empty"):
         decode(b"")
+
+
+def app2(content: bytes) -> bytes:
+    return b"\xff\xe2" + struct.pack(">H", len(content) + 2) + content
+
+
+@pytest.mark.parametrize(
+    ("stuffing", "soon"),
+    [
+        (b"", True),
+        (b"\xff" * 9, True),
+        (b"\xff\x00" * 9, True),
+        (b"stray", True),
+        (app2(b"MPF\0" + bytes(90)) * 100, True),
+        (
+            b"".join(app2(b"ICC_PROFILE\0%c\x64" % (i + 1) + bytes(60_000)) for i in range(100)),
+            False,
+        ),
+        (b"\xff" * 9_000, False),
+    ],
+)
+def test_what_real_jpegs_have_before_their_pixels_is_read(stuffing: bytes, soon: bool) -> None:
+    plain = encode(scene(), "JPEG", quality=95)
+    # Before the tables, and behind all that tells the size.
+    for at in map(plain.index, (b"\xff\xdb", b"\xff\xda")):
+        data = plain[:at] + stuffing + plain[at:]
+        assert quick(data) == soon
+        np.testing.assert_array_equal(decode(data), decode(plain))
+
+
+@pytest.mark.parametrize(
+    "stuffing",
+    [b"\xff", b"\xff\x00", b"\0", b"\xff\xd8", app2(b""), b"\xff\xdb\x00\x43" + bytes(65)],
+    ids=repr,
+)
+def test_a_jpeg_whose_header_has_no_end_is_not_read(stuffing: bytes) -> None:
+    plain = encode(scene(), "JPEG")
+    for at in map(plain.index, (b"\xff\xdb", b"\xff\xda")):
+        data = plain[:at] + stuffing * 100_000
+        assert not quick(data)
+        with pytest.raises(UnreadableImage, match="no end of its header"):
+            PostedImage(data, PLENTY)
 
 
 def bomb(width: int, height: int) -> bytes:

@@ -126,6 +126,21 @@ def test_every_choice_that_the_page_offers_is_one_of_the_api(app: FastAPI) -> No
     assert max(sizes) <= query["resolution"]["maximum"]
 
 
+def test_the_page_leaves_the_lattice_to_the_decode_until_one_is_chosen(app: FastAPI) -> None:
+    text = (PAGE / "index.html").read_text()
+    (inner,) = re.findall(r'<select id="lattice">(.*?)</select>', text, re.S)
+    first, *sizes = re.findall(r'<option(?: value="(\w*)")?>(\w+)', inner)
+    assert first == ("", "default")
+    (query,) = (
+        parameter["schema"]
+        for parameter in app.openapi()["paths"]["/pose"]["post"]["parameters"]
+        if parameter["name"] == "resolution"
+    )
+    bounds = next(kind for kind in query["anyOf"] if "minimum" in kind)
+    assert all(bounds["minimum"] <= int(size) <= bounds["maximum"] for _, size in sizes)
+    assert "if (lattice) parameters.resolution = lattice;" in SCRIPTS["settings.js"]
+
+
 def test_the_page_reads_only_fields_that_the_answer_has(app: FastAPI) -> None:
     (fields,) = re.findall(r"const \{([^}]*)\} = answer;", SCRIPTS["page.js"])
     names = {field.split(":")[0].strip() for field in fields.split(",")}

@@ -226,7 +226,7 @@ def test_closing_runs_what_was_accepted_and_refuses_the_rest() -> None:
     lane = sim.lane()
     futures = [sim.ask(lane, number) for number in range(20)]
     scheduler.device.start()
-    scheduler.close()
+    scheduler.close(30)
     assert [future.result(0).results for future in futures] == [[n * n] for n in range(20)]
     with pytest.raises(Draining):
         sim.visit()

@@ -137,10 +137,15 @@ def test_environment_wins_over_the_env_file(
     ("host", "hosts", "allowed"),
     [
         ("127.0.0.1", (), {"localhost", "127.0.0.1", "[::1]"}),
-        ("::1", (), {"localhost", "127.0.0.1", "[::1]", "::1"}),
+        ("::1", (), {"localhost", "127.0.0.1", "[::1]"}),
         ("localhost", (), {"localhost", "127.0.0.1", "[::1]"}),
         ("0.0.0.0", (), None),
         ("0.0.0.0", ("Pose.Example",), {"pose.example"}),
+        (
+            "0.0.0.0",
+            ("pose.example:8443", "[::2]:80", "::1:2"),
+            {"pose.example", "[::2]", "[::1:2]"},
+        ),
         ("127.0.0.1", ("*",), None),
     ],
 )
