@@ -167,7 +167,7 @@ def _measured(plan: Plan, wish: Wish, lone_ms: float) -> Iterator[Figures]:
         yield found
     for rate in wish.rates:
         if not (arrivals := float(rate[:-1]) * best if rate.endswith("x") else float(rate)):
-            raise BenchError(f"--rate {rate}: no closed loop was answered in its {wish.seconds:g} s")
+            raise BenchError(f"--rate {rate}: no closed loop had an answer in {wish.seconds:g} s")
         separator = "&" if wish.query else ""
         arriving = replace(
             plan,
