@@ -151,7 +151,8 @@ def test_jpeg_leaves_little(configure: Configure) -> None:
 
 
 def test_teachers_maps_come_along_and_move_alike(configure: Configure) -> None:
-    experiment = configure(teachers=Teachers(files=[]))
+    whole = Augmentation(half_body=0)
+    experiment = configure(teachers=Teachers(files=[]), augmentation=whole)
     experiment.folder.mkdir(parents=True)
     maps = np.random.default_rng(0).uniform(0, 1, (3, 17, 64, 48)).astype(np.float16)
     maps[:, :, :8] = -0.01
@@ -160,7 +161,8 @@ def test_teachers_maps_come_along_and_move_alike(configure: Configure) -> None:
     for index in range(3):
         one, other = photos[index]["maps"], packed[index]["maps"]
         assert one.shape == other.shape == (17, 64, 48)
-        assert (one.clamp(min=0) - other).abs().max() < 0.5 / 255 + 0.011
+        # Bumps that are kept as narrow as they were take an error times the zoom's square.
+        assert (one.clamp(min=0) - other).abs().max() < (0.5 / 255 + 0.011) / (1 - whole.scale) ** 2
         assert other.max() > 0.8
 
 

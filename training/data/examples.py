@@ -19,7 +19,7 @@ from models.keypoints import KeypointSet
 from training.data.annotations import LabelledPerson
 from training.data.images import read_image
 from training.errors import DataError
-from training.teacher import GRID, plain_crop
+from training.teacher import GRID, SIGMA, plain_crop
 from training.teacher import SIZE as TEACHER_SIZE
 
 
@@ -205,8 +205,9 @@ def _warped(
 ) -> NDArray[np.float32]:
     """The teacher's maps as they lie in another crop of the same person.
 
-    Where people are larger there, so are its bumps, and labels' are not. A Gaussian to the power of
-    the zoom's square is as wide as before; its peak, which is the teacher's score, is left alone.
+    Its bumps stay as wide as labels, however large people are there. A Gaussian to the power of the
+    zoom's square is that much narrower; one that is blurred is wider. Its peak, which is the
+    teacher's score, is left alone.
     """
     columns, rows = GRID
 
@@ -223,5 +224,10 @@ def _warped(
     matrix = (own @ seen)[:2]
     warped = np.stack([cv2.warpAffine(m, matrix, GRID, flags=cv2.INTER_LINEAR) for m in maps])
     peak = warped.max((1, 2), keepdims=True).clip(1e-6)
-    zoom_square = abs(np.linalg.det(matrix[:, :2]))
-    return np.asarray(peak * (warped.clip(0) / peak) ** zoom_square, np.float32)
+    zoom_square = abs(float(np.linalg.det(matrix[:, :2])))
+    if zoom_square > 1:
+        return np.asarray(peak * (warped.clip(0) / peak) ** zoom_square, np.float32)
+    if (width := SIGMA * math.sqrt(1 - zoom_square)) < 0.1:
+        return np.asarray(warped, np.float32)
+    blurred = np.stack([cv2.GaussianBlur(m, (0, 0), width) for m in warped])
+    return np.asarray(blurred * peak / blurred.max((1, 2), keepdims=True).clip(1e-6), np.float32)
