@@ -21,7 +21,7 @@ from training.config import (
     Serving,
     load_experiment,
 )
-from training.data.examples import Augmentation
+from training.data.examples import Augmentation, set_epoch
 from training.errors import DataError
 from training.heads_alone import train_heads
 from training.losses import pose_losses
@@ -298,6 +298,35 @@ def test_sets_mix_by_their_weights_whatever_their_sizes(
     crops = torch.cat([next(stream)["crop"] for _ in range(60)])
     bright = (crops[:, 32, 2:62].float().mean((1, 2)) > 128).float().mean()
     assert bright.item() == pytest.approx(0.2, abs=0.06)
+
+
+def test_who_is_drawn_twice_in_an_epoch_is_seen_in_two_crops(
+    configure: Callable[..., Experiment], people: DataSource
+) -> None:
+    # Nobody but the first set's five are ever drawn: ten draws an epoch.
+    rare = people.model_copy(update={"weight": 1e-9})
+    experiment = configure(train=[people, rare], schedule=Schedule(steps=9, batch=10))
+    batch = next(batches(experiment, training_data(experiment), 0))
+    assert len(set(batch["index"].tolist())) <= 5
+    assert len({crop.numpy().tobytes() for crop in batch["crop"]}) == 10
+
+
+def test_sets_share_no_random_numbers(
+    configure: Callable[..., Experiment], people: DataSource
+) -> None:
+    data = training_data(configure(train=[people, people]))
+    set_epoch(data, 0)
+    assert not torch.equal(data[0]["points"], data[5]["points"])
+
+
+def test_a_mix_of_sets_goes_on_in_mid_epoch_as_it_would_have(
+    configure: Callable[..., Experiment], people: DataSource
+) -> None:
+    experiment = configure(train=[people, people], schedule=Schedule(steps=9, batch=2))
+    data = training_data(experiment)
+    whole = [batch for batch, _ in zip(batches(experiment, data, 0), range(8), strict=False)]
+    resumed = [batch for batch, _ in zip(batches(experiment, data, 3), range(5), strict=False)]
+    assert _equal(whole[3:], resumed)
 
 
 def test_the_rate_rises_stays_and_falls() -> None:
