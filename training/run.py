@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import ConcatDataset
 
 from models.files import replacing
-from models.networks.pose import PoseNetwork
+from models.networks.pose import PoseNetwork, PoseShape
 from training.config import Experiment
 from training.errors import TrainingError
 from training.log import RunLog
@@ -28,10 +30,10 @@ from training.progress import console, note, progress_bar
 from training.validation import Validation
 
 
-def write_checkpoint(path: Path, state: dict[str, object]) -> None:
-    """Whole or not at all."""
+def write_checkpoint(path: Path, shape: PoseShape, state: dict[str, object]) -> None:
+    """Whole or not at all, with the shape of the network that it is of."""
     with replacing(path) as draft:
-        torch.save(state, draft)
+        torch.save({"shape": json.dumps(asdict(shape)), **state}, draft)
 
 
 def synchronised(network: PoseNetwork, device: torch.device) -> PoseNetwork:
@@ -126,6 +128,7 @@ class Run:
         """Write a checkpoint: whole or not at all."""
         write_checkpoint(
             path,
+            self.network.shape,
             {
                 "network": self.network.state_dict(),
                 "ema": self.ema.state_dict(),

@@ -22,7 +22,7 @@ from training.pack import open_pack
 from training.prepare import read_source
 from training.progress import console
 from training.run import Run, write_checkpoint
-from training.start import shaped_network, start_network
+from training.start import read_checkpoint, shaped_network, start_network
 
 
 def train(experiment: Experiment, data: ConcatDataset[Batch] | None = None) -> Path:
@@ -34,6 +34,9 @@ def train(experiment: Experiment, data: ConcatDataset[Batch] | None = None) -> P
 
     Returns:
         The last checkpoint: the averaged weights are under `ema`.
+
+    Raises:
+        DataError: the last checkpoint is of a network of another shape.
     """
     torch.manual_seed(experiment.seed)
     if "WORLD_SIZE" in os.environ and not dist.is_initialized():
@@ -47,7 +50,7 @@ def train(experiment: Experiment, data: ConcatDataset[Batch] | None = None) -> P
     data = training_data(experiment) if data is None else data
     if last.exists():
         console.print(f"resuming from {last}")
-        state = torch.load(last, weights_only=True)
+        state = read_checkpoint(last, experiment)
         network = shaped_network(experiment)
         network.load_state_dict(state["network"])
     else:
@@ -70,7 +73,7 @@ def train(experiment: Experiment, data: ConcatDataset[Batch] | None = None) -> P
         dist.destroy_process_group()
     if experiment.settle and first:
         train_heads(run.ema, data, experiment, experiment.settle, device)
-        write_checkpoint(experiment.final, {"ema": run.ema.state_dict()})
+        write_checkpoint(experiment.final, run.ema.shape, {"ema": run.ema.state_dict()})
     return experiment.final
 
 

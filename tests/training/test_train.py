@@ -26,6 +26,7 @@ from training.errors import DataError
 from training.heads_alone import train_heads
 from training.losses import pose_losses
 from training.order import batches
+from training.progress import console
 from training.run import Run, _rate
 from training.start import averaged_network, start_network
 from training.train import train, training_data
@@ -136,7 +137,9 @@ def test_a_network_of_smaller_crops_starts_from_a_larger_ones_average(
     larger = configure(name="larger")
     trained = averaged_network(larger, [train(larger)]).state_dict()
     small = configure(shape=replace(SHAPE, size=(32, 32)), start=larger.last)
-    start = start_network(small).state_dict()
+    with console.capture() as said:
+        start = start_network(small).state_dict()
+    assert "so begun anew: nerpe.zoom" in " ".join(said.get().split())
     same = {
         name for name in start.keys() & trained.keys() if torch.equal(start[name], trained[name])
     }
@@ -184,6 +187,24 @@ def test_several_checkpoints_are_averaged(
     for name, value in both.items():
         expected = (state["ema"][name].double() + state["network"][name].double()) / 2
         torch.testing.assert_close(value, expected.to(value.dtype))
+
+
+def test_a_checkpoint_of_another_shape_is_refused_by_its_field(
+    configure: Callable[..., Experiment],
+) -> None:
+    experiment = configure()
+    train(experiment)
+    # Its tensors are as large.
+    other = configure(shape=replace(SHAPE, matrix="legacy"))
+    for go_on in (train, lambda run: averaged_network(run, [run.last])):
+        with pytest.raises(
+            DataError, match=r"with matrix = udp, the experiment's has matrix = leg"
+        ):
+            go_on(other)
+    state = torch.load(experiment.last, weights_only=True)
+    del state["shape"]  # as older ones are
+    torch.save(state, experiment.last)
+    train(other)
 
 
 def test_the_losses_fall(configure: Callable[..., Experiment]) -> None:

@@ -37,7 +37,7 @@ def make_start(study: Study, system: System, data: Data) -> None:
     # At once, for they then share the features; each has parameters and a loss of its own.
     train_heads(network, data(beginning), beginning, beginning.warm_up, torch.device("cpu"))
     beginning.folder.mkdir(parents=True, exist_ok=True)
-    write_checkpoint(beginning.final, {"ema": network.state_dict()})
+    write_checkpoint(beginning.final, network.shape, {"ema": network.state_dict()})
 
 
 def _make_trunk(study: Study, pixels: int, data: Data) -> None:
