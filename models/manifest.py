@@ -6,12 +6,12 @@ import datetime
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     PositiveFloat,
     TypeAdapter,
-    field_validator,
     model_validator,
 )
 
@@ -76,6 +76,16 @@ class SimccSpec(_HeadSpec):
     decode: Literal["expectation", "argmax"]
 
 
+def _odd(cells: int) -> int:
+    if cells % 2 == 0:
+        raise ValueError(f"a kernel of {cells} cells has no middle: it must be odd")
+    return cells
+
+
+Kernel = Annotated[int, Field(ge=1), AfterValidator(_odd)]
+"""The width of one that has a middle."""
+
+
 class HeatmapSpec(_HeadSpec):
     """Graph: features -> (B, K, height, width)."""
 
@@ -83,15 +93,8 @@ class HeatmapSpec(_HeadSpec):
     height: int = Field(ge=4)
     grid: Literal["legacy", "udp"]
     sigma: float = Field(gt=0, description="of the labels in cells")
-    blur: int = Field(ge=1, description="DARK's Gaussian kernel in cells, odd; 1 for none")
+    blur: Kernel = Field(description="DARK's Gaussian kernel in cells, odd; 1 for none")
     decode: Literal["dark", "quarter", "argmax"]
-
-    @field_validator("blur")
-    @classmethod
-    def _odd(cls, blur: int) -> int:
-        if blur % 2 == 0:
-            raise ValueError(f"a kernel of {blur} cells has no middle: it must be odd")
-        return blur
 
 
 class NerpeSpec(_HeadSpec):

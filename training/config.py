@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from models.manifest import Kernel
 from models.networks.pose import HEADS, HeadName, PoseShape
 from training.data.examples import Augmentation
 from training.precision import Precision
@@ -103,7 +104,7 @@ class Serving(_Strict):
     simcc: Literal["expectation", "argmax"] = "expectation"
     window: float = Field(2.0, gt=0, description="of the expectation, sigmas around the peak")
     heatmap: Literal["dark", "quarter", "argmax"] = "dark"
-    blur: int = Field(11, ge=1, description="DARK's kernel in cells")
+    blur: Kernel = Field(11, description="DARK's kernel in cells")
     nerpe: Literal["progressive", "standard", "gaussian"] = "gaussian"
     resolution: int = Field(64, ge=16, le=2048, description="of the lattice of that decode")
     largest_batch: int = 32
@@ -146,6 +147,13 @@ class Experiment(_Strict):
         "uniform", description="one of them in each of N_Z squares of the cell, or anywhere in it"
     )
     checkpoint_every: int = 100
+
+    @model_validator(mode="after")
+    def _served_head(self) -> Experiment:
+        head, heads = self.serving.default_head, self.shape.heads
+        if head not in heads:
+            raise ValueError(f"the default head {head} is not one of {', '.join(heads)}")
+        return self
 
     @property
     def folder(self) -> Path:

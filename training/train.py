@@ -14,6 +14,7 @@ from models.keypoints import COCO17
 from models.networks.encoders import TimmEncoder
 from training.config import Experiment
 from training.data.examples import Examples
+from training.describable import indescribable
 from training.errors import DataError
 from training.heads_alone import train_heads
 from training.losses import Batch
@@ -44,6 +45,8 @@ def train(experiment: Experiment, data: ConcatDataset[Batch] | None = None) -> P
         dist.init_process_group(timeout=timedelta(days=1))
     if experiment.threads:
         torch.set_num_threads(experiment.threads)
+    if rank() == 0 and (reason := indescribable(experiment.shape, experiment.simcc_loss)):
+        console.print(f"This can be trained and validated, and not be exported: {reason}")
     experiment.folder.mkdir(parents=True, exist_ok=True)
     last = experiment.last
     device = _device()

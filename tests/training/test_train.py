@@ -388,6 +388,7 @@ def test_a_batch_in_parts_is_one_step_with_the_gradients_of_all(
     for parts in (1, 2):
         experiment = configure(
             name=f"parts-{parts}", shape=shape, augmentation=still,
+            serving=Serving(default_head="heatmap", data="painted", start="nothing"),
             schedule=Schedule(steps=2, batch=4, parts=parts, ramp=1),
         )  # fmt: skip
         ends.append(torch.load(train(experiment), weights_only=True))
@@ -399,6 +400,20 @@ def test_a_batch_in_parts_is_one_step_with_the_gradients_of_all(
     assert [end["step"] for end in ends] == [2, 2]
     for name, whole in ends[0]["network"].items():
         np.testing.assert_allclose(whole, ends[1]["network"][name], atol=2e-5, err_msg=name)
+
+
+def test_what_could_not_be_exported_is_refused_or_told_before_anything_is_trained(
+    configure: Callable[..., Experiment],
+) -> None:
+    with pytest.raises(ValueError, match="the default head simcc is not one of heatmap, nerpe"):
+        configure(shape=replace(SHAPE, heads=("heatmap", "nerpe")))
+    with pytest.raises(ValueError, match="a kernel of 4 cells has no middle"):
+        Serving(data="painted", start="nothing", blur=4)
+    # The papers' ablations are of use without a bundle.
+    shape = replace(SHAPE, nerpe_target="laplace")
+    with console.capture() as said:
+        train(configure(shape=shape, schedule=Schedule(steps=1, batch=2)))
+    assert said.get().startswith("This can be trained and validated, and not be exported")
 
 
 def test_a_batch_that_does_not_part_evenly_is_refused() -> None:

@@ -19,8 +19,10 @@ from training.config import Experiment
 from training.data.annotations import LabelledPerson
 from training.data.examples import Examples
 from training.data.images import read_image
+from training.describable import indescribable
+from training.errors import ExportError
 from training.export import export_bundle
-from training.losses import Batch
+from training.losses import OURS, Batch
 from training.prepare import read_source
 from training.progress import console
 from training.start import averaged_network
@@ -45,7 +47,12 @@ def run_study(study: Study, recipe: str) -> list[Path]:
 
     Returns:
         The report's files.
+
+    Raises:
+        ExportError: no bundle could describe its systems.
     """
+    if reason := indescribable(study.shape, OURS):
+        raise ExportError(reason)
     people = [read_source(source).people for source in study.train]
     # A photo is decoded once for all systems: at 64 x 64 that is most of an example's time.
     read = cache(read_image)
@@ -67,6 +74,7 @@ def run_study(study: Study, recipe: str) -> list[Path]:
         export_bundle(
             network, bundle,
             name=system.name, recipe=recipe, serving=experiment.serving, accuracy={},
+            simcc_loss=experiment.simcc_loss,
         )  # fmt: skip
         model = open_system(study, system)
         rows = measure(study, system, model, truth)
