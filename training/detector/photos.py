@@ -61,7 +61,7 @@ def read_photos(coco: Path, split: Split) -> list[Photo]:
         by_image[annotation["image_id"]].append(annotation)
     photos = []
     for image in sorted(content["images"], key=lambda image: image["id"]):
-        if not image["all_persons"] or (
+        if not image.get("all_persons", True) or (
             source == "train" and is_dev(image["id"]) != (split == "dev")
         ):
             continue
