@@ -24,6 +24,7 @@ from training.prepare import read_source
 from training.progress import console
 from training.run import Run, write_checkpoint
 from training.start import read_checkpoint, shaped_network, start_network
+from training.teacher_maps import find_maps
 
 
 def train(experiment: Experiment, data: ConcatDataset[Batch] | None = None) -> Path:
@@ -92,7 +93,7 @@ def training_data(experiment: Experiment) -> ConcatDataset[Batch]:
     """The sets of an experiment; maps and packs are expected where `prepare` and `pack` put them.
 
     Raises:
-        DataError: they hold less than a batch, or a pack is of other people.
+        DataError: they hold less than a batch, or maps or a pack are of other people.
     """
     data: ConcatDataset[Batch] = ConcatDataset(
         [_training_set(experiment, number) for number in range(len(experiment.train))]
@@ -107,14 +108,17 @@ def training_data(experiment: Experiment) -> ConcatDataset[Batch]:
 def _training_set(experiment: Experiment, number: int) -> Examples:
     """With packs, the same examples of the same people, whose photos may be elsewhere."""
     pack = open_pack(experiment, number) if experiment.packed else None
-    teacher = pack.maps if pack else experiment.teacher_file(number)
+    people = pack.people if pack else read_source(experiment.train[number]).people
+    teacher = None
+    if experiment.teachers:
+        teacher = pack.maps if pack else find_maps(experiment, number, len(people))
     return Examples(
-        pack.people if pack else read_source(experiment.train[number]).people,
+        people,
         COCO17,
         experiment.shape.size,
         experiment.shape.matrix,
         augmentation=experiment.augmentation,
-        teacher=teacher if experiment.teachers else None,
+        teacher=teacher,
         pictures=pack.pictures if pack else None,
         seed=experiment.seed,
     )
