@@ -368,6 +368,22 @@ def test_the_committed_experiments_are_valid(data: Path) -> None:
     assert data.is_dir()
 
 
+def test_what_is_held_stays_as_it_is_where_batch_norms_learn(
+    configure: Callable[..., Experiment],
+) -> None:
+    shape = replace(SHAPE, encoder="timm:mobilenetv2_035:8", heads=("simcc",))
+    experiment = configure(shape=shape, held=1, fold=False, schedule=Schedule(steps=1, batch=2))
+    torch.manual_seed(experiment.seed)
+    start = start_network(experiment).state_dict()
+    state = torch.load(train(experiment), weights_only=True)["network"]
+    held = ("encoder.body.conv_stem", "encoder.body.bn1", "encoder.body.blocks.0")
+    for name, value in start.items():
+        if name.startswith(held):
+            assert torch.equal(value, state[name]), name
+    name = "encoder.body.blocks.1.0.bn1.running_mean"
+    assert not torch.equal(start[name], state[name])
+
+
 def test_settling_moves_the_chosen_head_alone(configure: Callable[..., Experiment]) -> None:
     experiment = configure(settle=HeadPhase(heads=("nerpe",), passes=1, epochs=1, batch=2))
     settled = train(experiment)
