@@ -50,7 +50,7 @@ def train(experiment: Experiment, data: ConcatDataset[Batch] | None = None) -> P
         console.print(f"This can be trained and validated, and not be exported: {reason}")
     experiment.folder.mkdir(parents=True, exist_ok=True)
     last = experiment.last
-    device = _device()
+    device = training_device()
     data = training_data(experiment) if data is None else data
     if last.exists():
         console.print(f"resuming from {last}")
@@ -81,7 +81,7 @@ def train(experiment: Experiment, data: ConcatDataset[Batch] | None = None) -> P
     return experiment.final
 
 
-def _device() -> torch.device:
+def training_device() -> torch.device:
     """A GPU of its own for each process of a host, or the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
@@ -98,8 +98,8 @@ def training_data(experiment: Experiment) -> ConcatDataset[Batch]:
     data: ConcatDataset[Batch] = ConcatDataset(
         [_training_set(experiment, number) for number in range(len(experiment.train))]
     )
-    warming = experiment.warm_up.passes > 0
-    largest = max(experiment.schedule.batch, experiment.warm_up.batch if warming else 0)
+    phases = [phase for phase in (experiment.warm_up, experiment.settle) if phase and phase.passes]
+    largest = max([experiment.schedule.batch, *(phase.batch for phase in phases)])
     if len(data) < largest:
         raise DataError(f"{len(data)} people are fewer than a batch of {largest}")
     return data

@@ -198,14 +198,20 @@ def test_trunks_are_made_from_the_largest_down(
     )
     assert two.trunk(64).start == plan.start
     assert two.trunk(32).start == two.trunk(64).final
-    made = []
+    made, devices = [], []
     monkeypatch.setattr(starts, "train", lambda run, _: made.append(run.name))
     monkeypatch.setattr(starts, "start_network", lambda run: PoseNetwork(run.shape))
-    monkeypatch.setattr(starts, "train_heads", lambda *_: None)
+    monkeypatch.setattr(starts, "training_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(starts, "train_heads", lambda *given: devices.append(given[-1].type))
     for _ in range(2):  # the second time all is there
         starts.make_start(two, two.systems[0], training_data)
         assert made == ["64-trunk", "32-trunk"]
     assert two.beginning(32, 3).final.exists()
+    assert devices == ["cuda"]
+
+
+def test_a_study_of_many_photos_does_not_keep_them_all() -> None:
+    assert module._picture.cache_info().maxsize
 
 
 def test_seeds_differ_in_their_heads_from_the_start(plan: Study) -> None:

@@ -262,7 +262,12 @@ def test_without_a_warm_up_nothing_moves(configure: Callable[..., Experiment]) -
 
 
 @pytest.mark.parametrize(
-    "changes", [{"schedule": Schedule(steps=1, batch=6)}, {"warm_up": HeadPhase(batch=6)}]
+    "changes",
+    [
+        {"schedule": Schedule(steps=1, batch=6)},
+        {"warm_up": HeadPhase(batch=6)},
+        {"settle": HeadPhase(batch=6)},
+    ],
 )
 def test_fewer_people_than_a_batch_are_refused(
     configure: Callable[..., Experiment], changes: dict[str, Any]

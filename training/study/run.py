@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -54,11 +53,9 @@ def run_study(study: Study, recipe: str) -> list[Path]:
     if reason := indescribable(study.shape, OURS):
         raise ExportError(reason)
     people = [read_source(source).people for source in study.train]
-    # A photo is decoded once for all systems: at 64 x 64 that is most of an example's time.
-    read = cache(read_image)
 
     def data(experiment: Experiment) -> ConcatDataset[Batch]:
-        return _examples(experiment, people, read)
+        return _examples(experiment, people)
 
     truth = read_truth(study.data, study.split).with_people()
     systems = study.systems
@@ -95,27 +92,34 @@ def run_study(study: Study, recipe: str) -> list[Path]:
     return write_report(study, read_results(study), recipe)
 
 
-class _Photos:
-    """Of people, each decoded once."""
+@lru_cache(maxsize=2048)
+def _picture(path: Path) -> Picture:
+    """A photo, decoded once for all systems: at 64 x 64 that is most of an example's time.
 
-    def __init__(self, people: list[LabelledPerson], read: Callable[[Path], Picture]) -> None:
-        self.people, self.read = people, read
+    So many of COCO's are 2 GB at most.
+    """
+    return read_image(path)
+
+
+class _Photos:
+    """Of people."""
+
+    def __init__(self, people: list[LabelledPerson]) -> None:
+        self.people = people
 
     def __len__(self) -> int:
         return len(self.people)
 
     def __getitem__(self, index: int, /) -> Picture:
-        return self.read(self.people[index].image)
+        return _picture(self.people[index].image)
 
 
-def _examples(
-    experiment: Experiment, people: list[list[LabelledPerson]], read: Callable[[Path], Picture]
-) -> ConcatDataset[Batch]:
+def _examples(experiment: Experiment, people: list[list[LabelledPerson]]) -> ConcatDataset[Batch]:
     shape = experiment.shape
     return ConcatDataset(
         Examples(
             each, COCO17, shape.size, shape.matrix,
-            augmentation=experiment.augmentation, pictures=_Photos(each, read),
+            augmentation=experiment.augmentation, pictures=_Photos(each),
             seed=experiment.seed,
         )
         for each in people
