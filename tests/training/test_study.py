@@ -25,9 +25,9 @@ from training.study import starts
 from training.study.config import Study, StudySize, System, load_study
 from training.study.fields import SAMPLES, line_through, typical_person
 from training.study.measure import joint_errors
-from training.study.papers import papers_table
-from training.study.report import compare
-from training.study.results import Result, Row, read_results, result_file
+from training.study.papers import FINEST, papers_table
+from training.study.report import compare, row_of
+from training.study.results import Result, Row, read_results, result_file, write_result
 from training.study.run import run_study
 from training.train import training_data
 from training.truth import read_truth
@@ -79,6 +79,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Study:
         progressive=(64,),
         swept=(16,),
         swept_progressive=(),
+        swept_gaussian=(32,),
         swept_photos=1,
         drawn=(16, 32),
     )
@@ -98,7 +99,7 @@ def test_every_system_is_trained_alone_and_read_with_every_decode(
     assert read == {
         "heatmap": [("argmax", None), ("quarter", None), ("dark", None)],
         "simcc": [("argmax", None), ("expectation", None)],
-        "nerpe": [("standard", 32), ("progressive", 64)],
+        "nerpe": [("standard", 32), ("progressive", 64), ("gaussian", 64)],
     }
     for result in results:
         assert (result.crops, result.people) == (8, 5)
@@ -119,6 +120,8 @@ def test_the_report_holds_every_system_and_picture(plan: Study, results: list[Re
     (claim,) = (line for line in text.splitlines() if "NerPE ≥ SimCC | published | AP |" in line)
     aps = {r.system.name: r.rows[0].ap for r in results}
     assert f"| {aps['32-nerpe-3'] - aps['32-simcc-3']:+.3f} |  | cannot be told from one" in claim
+    finest = {r.system.head: row_of(r, FINEST).decode for r in results}
+    assert finest == {"simcc": "expectation", "heatmap": "dark", "nerpe": "gaussian"}
     for picture in ("sizes", "costs", "fields", "seam"):
         assert f"({picture}.png)" in text
         pixels = cv2.imread(str(plan.report / f"{picture}.png"))
@@ -132,11 +135,14 @@ def test_only_what_is_missing_is_done_again(
 ) -> None:
     lost = System(pixels=32, head="simcc", seed=3)
     result_file(plan, lost).unlink()
+    (nerpe,) = (result for result in results if result.system.head == "nerpe")
+    # As it was before there was a decode that the study now reads with.
+    write_result(plan, nerpe.model_copy(update={"rows": nerpe.rows[:-1]}))
     exported = []
     # Its bundle is there already, and an export takes seconds.
     monkeypatch.setattr(module, "export_bundle", lambda *_, name, **__: exported.append(name))
     run_study(plan, "tiny.toml")
-    assert exported == [lost.name]
+    assert exported == [lost.name, nerpe.system.name]
     again = {result.system: result.rows for result in read_results(plan)}
     # Its checkpoint was there, so its figures are the same ones.
     assert again == {result.system: result.rows for result in results}

@@ -64,10 +64,12 @@ class Study(_Strict):
     serving: Serving = Field(description="of the bundles, and how they decode")
     standard: tuple[int, ...] = Field((64,), description="lattices of NerPE, each system's figures")
     progressive: tuple[int, ...] = (512,)
+    gaussian: tuple[int, ...] = (64,)
     swept: tuple[int, ...] = Field(
         (32, 64, 128, 256), description="lattices whose cost is measured, of the first seed alone"
     )
     swept_progressive: tuple[int, ...] = (128, 512)
+    swept_gaussian: tuple[int, ...] = (32, 64, 128)
     joint: str = Field("left_shoulder", description="whose field is drawn")
     drawn: tuple[int, ...] = Field((32, 64, 128, 256), description="resolutions of the field")
     swept_photos: int = Field(40, ge=1, description="with people: a dense lattice takes long")
@@ -155,21 +157,25 @@ class Study(_Strict):
 
     def readings(self, head: HeadName) -> list[HeadChoice]:
         """How a system's joints are read for the table."""
-        return self._readings(head, self.standard, self.progressive)
+        return _readings(head, self.standard, self.progressive, self.gaussian)
 
     def swept_readings(self, head: HeadName) -> list[HeadChoice]:
         """How they are read to measure what a resolution costs."""
-        return self._readings(head, self.swept, self.swept_progressive)
+        return _readings(head, self.swept, self.swept_progressive, self.swept_gaussian)
 
-    def _readings(
-        self, head: HeadName, standard: tuple[int, ...], progressive: tuple[int, ...]
-    ) -> list[HeadChoice]:
-        decodes = {"heatmap": ("argmax", "quarter", "dark"), "simcc": ("argmax", "expectation")}
-        if head != "nerpe":
-            return [HeadChoice(head, decode) for decode in decodes[head]]
-        return [HeadChoice(head, "standard", resolution) for resolution in standard] + [
-            HeadChoice(head, "progressive", resolution) for resolution in progressive
-        ]
+
+def _readings(head: HeadName, *lattices: tuple[int, ...]) -> list[HeadChoice]:
+    """Every decode of a head; of NerPE's each on its own lattices."""
+    decodes = {"heatmap": ("argmax", "quarter", "dark"), "simcc": ("argmax", "expectation")}
+    if head != "nerpe":
+        return [HeadChoice(head, decode) for decode in decodes[head]]
+    return [
+        HeadChoice(head, decode, resolution)
+        for decode, resolutions in zip(
+            ("standard", "progressive", "gaussian"), lattices, strict=True
+        )
+        for resolution in resolutions
+    ]
 
 
 def load_study(path: Path) -> Study:

@@ -29,7 +29,7 @@ from training.study.config import Study, System
 from training.study.fields import write_fields
 from training.study.measure import costs, measure
 from training.study.report import write_report
-from training.study.results import Result, read_results, result_file, write_result
+from training.study.results import Result, read_result, read_results, write_result
 from training.study.starts import make_start
 from training.train import train
 from training.truth import Truth, read_truth
@@ -60,7 +60,7 @@ def run_study(study: Study, recipe: str) -> list[Path]:
     truth = read_truth(study.data, study.split).with_people()
     systems = study.systems
     for number, system in enumerate(systems, 1):
-        if result_file(study, system).exists():
+        if read_result(study, system):
             continue
         console.print(f"system {number} of {len(systems)}: {system.name}")
         experiment = study.experiment(system)
@@ -132,7 +132,7 @@ def _draw(study: Study, truth: Truth) -> None:
         systems = {
             head: System(pixels=size.pixels, head=head, seed=study.seeds[0]) for head in HEADS
         }
-        if all(result_file(study, system).exists() for system in systems.values()):
+        if all(read_result(study, system) for system in systems.values()):
             experiment = study.experiment(systems["nerpe"])
             write_fields(
                 study.report,
