@@ -7,8 +7,6 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     PositiveFloat,
     TypeAdapter,
@@ -17,23 +15,20 @@ from pydantic import (
 
 from models.calibration import Calibration
 from models.keypoints import KEYPOINT_SETS
+from models.strict import Strict
 
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 """Of a bundle: what is safe in a path, a URL and a label."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Normalisation(_Strict):
+class Normalisation(Strict):
     """(value - mean) / std, channel by channel in the input's order, on 0 to 255."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
 
-class InputSpec(_Strict):
+class InputSpec(Strict):
     """What the first graph takes. `normalisation` is null where the graph does it itself."""
 
     width: int = Field(ge=16, le=4096)
@@ -45,14 +40,14 @@ class InputSpec(_Strict):
     largest_batch: int = Field(ge=1, le=1024, description="1 where the batch axis is fixed")
 
 
-class CropSpec(_Strict):
+class CropSpec(Strict):
     """How a box becomes a crop."""
 
     matrix: Literal["legacy", "udp"]
     padding: float = Field(ge=1, le=2)
 
 
-class _HeadSpec(_Strict):
+class _HeadSpec(Strict):
     """What every head has."""
 
     graph: str
@@ -108,7 +103,7 @@ class NerpeSpec(_HeadSpec):
     resolution: int = Field(ge=16, le=2048, description="of the lattice of that decode")
 
 
-class Heads(_Strict):
+class Heads(Strict):
     """The heads a pose bundle has; at least one."""
 
     simcc: SimccSpec | None = None
@@ -121,7 +116,7 @@ class Heads(_Strict):
         return tuple(name for name in type(self).model_fields if getattr(self, name) is not None)
 
 
-class Provenance(_Strict):
+class Provenance(Strict):
     """Where weights come from."""
 
     data: str
@@ -130,7 +125,7 @@ class Provenance(_Strict):
     date: datetime.date
 
 
-class _Manifest(_Strict):
+class _Manifest(Strict):
     schema_version: Literal[1]
     name: str = Field(pattern=NAME)
     input: InputSpec

@@ -6,21 +6,18 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from models.manifest import Kernel
 from models.networks.pose import HEADS, HeadName, PoseShape
+from models.strict import Strict
 from training.data.examples import Augmentation
 from training.precision import Precision
 
 Sampling = Literal["uniform", "random"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DataSource(_Strict):
+class DataSource(Strict):
     """A set of people. Sets mix by weight: how often one of its people is drawn."""
 
     annotations: Path
@@ -31,7 +28,7 @@ class DataSource(_Strict):
     smallest: float = Field(32, ge=0, description="longer side of the smallest box, px")
 
 
-class Teachers(_Strict):
+class Teachers(Strict):
     """The mean of them, with flip, is the teacher."""
 
     files: list[Path] = Field(
@@ -40,7 +37,7 @@ class Teachers(_Strict):
     share: float = Field(0.5, ge=0, le=1, description="of a labelled joint's target")
 
 
-class HeadPhase(_Strict):
+class HeadPhase(Strict):
     """Heads alone, on features of augmented crops that the encoder computes once."""
 
     heads: tuple[HeadName, ...] = HEADS
@@ -51,7 +48,7 @@ class HeadPhase(_Strict):
     samples: int = Field(1, ge=1, description="NerPE's positions a cell and step")
 
 
-class Schedule(_Strict):
+class Schedule(Strict):
     """AdamW on everything; the rate is flat, then falls as a cosine."""
 
     steps: int = Field(ge=1)
@@ -74,7 +71,7 @@ class Schedule(_Strict):
         return self
 
 
-class LossWeights(_Strict):
+class LossWeights(Strict):
     """Of the three heads' losses in the sum."""
 
     simcc: float = 1.0
@@ -82,7 +79,7 @@ class LossWeights(_Strict):
     nerpe: float = 300.0
 
 
-class SimccLoss(_Strict):
+class SimccLoss(Strict):
     """Kullback-Leibler divergence of SimCC's labels, in each published form (MODELS 1.3)."""
 
     form: Literal["joints", "summed", "mean", "mmpose"] = Field(
@@ -97,7 +94,7 @@ class SimccLoss(_Strict):
     )
 
 
-class Serving(_Strict):
+class Serving(Strict):
     """What the bundle says of itself, and the choices that were measured on dev."""
 
     default_head: HeadName = "simcc"
@@ -113,7 +110,7 @@ class Serving(_Strict):
     start: str = Field(description="what they started from, and its licence")
 
 
-class Experiment(_Strict):
+class Experiment(Strict):
     """A config file."""
 
     name: str

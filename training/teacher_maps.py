@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from models.files import write_whole
+from models.strict import Strict
 from training.config import Experiment
 from training.data.annotations import LabelledPerson
 from training.errors import DataError
@@ -15,7 +14,7 @@ from training.progress import console
 from training.teacher import observe
 
 
-class Origin(BaseModel):
+class Origin(Strict):
     """What the maps are made of: `teacher-N.json`, beside `teacher-N.npy`.
 
     Attributes:
@@ -23,8 +22,6 @@ class Origin(BaseModel):
         annotations_sha256: of the file that they were read from.
         teachers_sha256: of the teachers' files, in their order.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     people: int
     annotations_sha256: str | None

@@ -6,20 +6,17 @@ import tomllib
 from dataclasses import replace
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from models.networks.pose import HEADS, HeadName, PoseShape
 from models.predictor import HeadChoice
+from models.strict import Strict
 from training.config import DataSource, Experiment, HeadPhase, LossWeights, Schedule, Serving
 from training.data.examples import Augmentation
 from training.truth import Split
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class StudySize(_Strict):
+class StudySize(Strict):
     """One size of crop, and what the papers make depend on it."""
 
     pixels: int = Field(ge=32, description="of a side")
@@ -29,7 +26,7 @@ class StudySize(_Strict):
     schedule: Schedule = Field(description="every system's budget")
 
 
-class System(_Strict):
+class System(Strict):
     """What is trained alone: one head on the shared trunk, from one seed."""
 
     pixels: int
@@ -42,7 +39,7 @@ class System(_Strict):
         return f"{self.pixels}-{self.head}-{self.seed}"
 
 
-class Study(_Strict):
+class Study(Strict):
     """A config file."""
 
     name: str

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from models.files import write_whole
+from models.strict import Strict
 from training.study.config import Study, System
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Row(_Strict):
+class Row(Strict):
     """How a system read one way did.
 
     Attributes:
@@ -37,7 +32,7 @@ class Row(_Strict):
     error: float
 
 
-class Cost(_Strict):
+class Cost(Strict):
     """What reading one way costs, on the swept photos.
 
     Attributes:
@@ -55,7 +50,7 @@ class Cost(_Strict):
     error: float
 
 
-class Result(_Strict):
+class Result(Strict):
     """Of one system.
 
     Attributes:
