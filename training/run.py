@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -27,6 +26,7 @@ from training.losses import Batch, pose_losses, weighted
 from training.order import batches, rank, world
 from training.precision import autocast, check_precision, gradient_scaler
 from training.progress import console, note, progress_bar
+from training.rate import rate
 from training.validation import Validation
 
 
@@ -110,7 +110,7 @@ class Run:
             weight_decay=plan.weight_decay,
         )
         self.rates = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: _rate(step, plan.steps, plan.ramp, plan.flat)
+            self.optimizer, lambda step: rate(step, plan.steps, plan.ramp, plan.flat)
         )
         self.step = 0
         self.waited = 0.0
@@ -225,10 +225,3 @@ class Run:
                     mean.lerp_(value, 1 - decay)
                 else:
                     mean.copy_(value)
-
-
-def _rate(step: int, steps: int, ramp: int, flat: float) -> float:
-    if step < ramp:
-        return (step + 1) / ramp
-    through = (step - flat * steps) / max(1.0, (1 - flat) * steps)
-    return 1.0 if through <= 0 else 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, through)))

@@ -1,7 +1,6 @@
 import csv
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from training.heads_alone import train_heads
 from training.losses import pose_losses
 from training.order import batches
 from training.progress import console
-from training.run import Run, _rate
+from training.run import Run
 from training.start import averaged_network, start_network
 from training.train import train, training_data
 
@@ -353,15 +352,6 @@ def test_a_mix_of_sets_goes_on_in_mid_epoch_as_it_would_have(
     whole = [batch for batch, _ in zip(batches(experiment, data, 0), range(8), strict=False)]
     resumed = [batch for batch, _ in zip(batches(experiment, data, 3), range(5), strict=False)]
     assert _equal(whole[3:], resumed)
-
-
-def test_the_rate_rises_stays_and_falls() -> None:
-    rates = [_rate(step, 100, 10, 0.5) for step in range(101)]
-    assert rates[0] == pytest.approx(0.1)
-    assert rates[9:51] == [1.0] * 42
-    assert all(a > b for a, b in pairwise(rates[50:]))
-    assert rates[100] == pytest.approx(0.01)
-    assert _rate(0, 100, 0, 0.0) == 1
 
 
 @pytest.mark.data
