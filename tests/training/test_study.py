@@ -19,12 +19,12 @@ from tests.norms import shaken
 from tests.training.sets import row, write_set
 from training.config import DataSource, HeadPhase, Schedule, Serving
 from training.data.examples import Augmentation
+from training.joint_errors import JointErrors
 from training.start import start_network
 from training.study import run as module
 from training.study import starts
 from training.study.config import Study, StudySize, System, load_study
 from training.study.fields import SAMPLES, line_through, typical_person
-from training.study.measure import joint_errors
 from training.study.papers import FINEST, papers_table
 from training.study.report import compare, row_of
 from training.study.results import Result, Row, read_results, result_file, write_result
@@ -283,7 +283,7 @@ def test_an_error_is_relative_to_the_box_and_of_labelled_joints_alone(plan: Stud
         points = label.points + np.array([0, 0.1 * side])
         points[5:] = 1e6
         people.append([Person(label.box, {"nerpe": Pose(points, np.ones(17))})])
-    assert joint_errors(truth, people) == pytest.approx([0.1] * 25)
+    assert JointErrors.of(truth, people).relative == pytest.approx([0.1] * 25)
 
 
 def test_the_ensemble_leaves_no_seam_between_cells() -> None:
