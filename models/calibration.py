@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from models.arrays import Array, namespace
+from models.strict import Strict
 
 
-class Curve(BaseModel):
+class Curve(Strict):
     """A map by straight lines between points, which never falls; level beyond its ends."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
     raw: tuple[float, ...] = Field(min_length=2, max_length=64)
     value: tuple[float, ...]
@@ -42,10 +43,8 @@ class Curve(BaseModel):
         return self.value[0] + xp.sum(xp.minimum(come, points(lengths)) * slopes, axis=-1)
 
 
-class Calibration(BaseModel):
+class Calibration(Strict):
     """Of one head, fitted by `subpose-train calibrate` on people that it never learnt from."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     score: Curve = Field(
         description="a joint's peak, over that of a perfect label -> the share of labelled joints "

@@ -6,34 +6,29 @@ import datetime
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
+    AfterValidator,
     Field,
     PositiveFloat,
     TypeAdapter,
-    field_validator,
     model_validator,
 )
 
 from models.calibration import Calibration
 from models.keypoints import KEYPOINT_SETS
+from models.strict import Strict
 
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 """Of a bundle: what is safe in a path, a URL and a label."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Normalisation(_Strict):
+class Normalisation(Strict):
     """(value - mean) / std, channel by channel in the input's order, on 0 to 255."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
 
-class InputSpec(_Strict):
+class InputSpec(Strict):
     """What the first graph takes. `normalisation` is null where the graph does it itself."""
 
     width: int = Field(ge=16, le=4096)
@@ -45,14 +40,14 @@ class InputSpec(_Strict):
     largest_batch: int = Field(ge=1, le=1024, description="1 where the batch axis is fixed")
 
 
-class CropSpec(_Strict):
+class CropSpec(Strict):
     """How a box becomes a crop."""
 
     matrix: Literal["legacy", "udp"]
     padding: float = Field(ge=1, le=2)
 
 
-class _HeadSpec(_Strict):
+class _HeadSpec(Strict):
     """What every head has."""
 
     graph: str
@@ -76,6 +71,16 @@ class SimccSpec(_HeadSpec):
     decode: Literal["expectation", "argmax"]
 
 
+def _odd(cells: int) -> int:
+    if cells % 2 == 0:
+        raise ValueError(f"a kernel of {cells} cells has no middle: it must be odd")
+    return cells
+
+
+Kernel = Annotated[int, Field(ge=1), AfterValidator(_odd)]
+"""The width of one that has a middle."""
+
+
 class HeatmapSpec(_HeadSpec):
     """Graph: features -> (B, K, height, width)."""
 
@@ -83,15 +88,8 @@ class HeatmapSpec(_HeadSpec):
     height: int = Field(ge=4)
     grid: Literal["legacy", "udp"]
     sigma: float = Field(gt=0, description="of the labels in cells")
-    blur: int = Field(ge=1, description="DARK's Gaussian kernel in cells, odd; 1 for none")
+    blur: Kernel = Field(description="DARK's Gaussian kernel in cells, odd; 1 for none")
     decode: Literal["dark", "quarter", "argmax"]
-
-    @field_validator("blur")
-    @classmethod
-    def _odd(cls, blur: int) -> int:
-        if blur % 2 == 0:
-            raise ValueError(f"a kernel of {blur} cells has no middle: it must be odd")
-        return blur
 
 
 class NerpeSpec(_HeadSpec):
@@ -105,7 +103,7 @@ class NerpeSpec(_HeadSpec):
     resolution: int = Field(ge=16, le=2048, description="of the lattice of that decode")
 
 
-class Heads(_Strict):
+class Heads(Strict):
     """The heads a pose bundle has; at least one."""
 
     simcc: SimccSpec | None = None
@@ -118,7 +116,7 @@ class Heads(_Strict):
         return tuple(name for name in type(self).model_fields if getattr(self, name) is not None)
 
 
-class Provenance(_Strict):
+class Provenance(Strict):
     """Where weights come from."""
 
     data: str
@@ -127,7 +125,7 @@ class Provenance(_Strict):
     date: datetime.date
 
 
-class _Manifest(_Strict):
+class _Manifest(Strict):
     schema_version: Literal[1]
     name: str = Field(pattern=NAME)
     input: InputSpec

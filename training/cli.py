@@ -123,6 +123,7 @@ def export(
         recipe=f"{config.parent.name}/{config.name}",
         serving=experiment.serving,
         accuracy={},
+        simcc_loss=experiment.simcc_loss,
     )
     typer.echo(f"{manifest.name}: {', '.join(manifest.files)}")
 

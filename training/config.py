@@ -6,20 +6,18 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from models.manifest import Kernel
 from models.networks.pose import HEADS, HeadName, PoseShape
+from models.strict import Strict
 from training.data.examples import Augmentation
 from training.precision import Precision
 
 Sampling = Literal["uniform", "random"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DataSource(_Strict):
+class DataSource(Strict):
     """A set of people. Sets mix by weight: how often one of its people is drawn."""
 
     annotations: Path
@@ -30,7 +28,7 @@ class DataSource(_Strict):
     smallest: float = Field(32, ge=0, description="longer side of the smallest box, px")
 
 
-class Teachers(_Strict):
+class Teachers(Strict):
     """The mean of them, with flip, is the teacher."""
 
     files: list[Path] = Field(
@@ -39,7 +37,7 @@ class Teachers(_Strict):
     share: float = Field(0.5, ge=0, le=1, description="of a labelled joint's target")
 
 
-class HeadPhase(_Strict):
+class HeadPhase(Strict):
     """Heads alone, on features of augmented crops that the encoder computes once."""
 
     heads: tuple[HeadName, ...] = HEADS
@@ -50,7 +48,7 @@ class HeadPhase(_Strict):
     samples: int = Field(1, ge=1, description="NerPE's positions a cell and step")
 
 
-class Schedule(_Strict):
+class Schedule(Strict):
     """AdamW on everything; the rate is flat, then falls as a cosine."""
 
     steps: int = Field(ge=1)
@@ -73,7 +71,7 @@ class Schedule(_Strict):
         return self
 
 
-class LossWeights(_Strict):
+class LossWeights(Strict):
     """Of the three heads' losses in the sum."""
 
     simcc: float = 1.0
@@ -81,7 +79,7 @@ class LossWeights(_Strict):
     nerpe: float = 300.0
 
 
-class SimccLoss(_Strict):
+class SimccLoss(Strict):
     """Kullback-Leibler divergence of SimCC's labels, in each published form (MODELS 1.3)."""
 
     form: Literal["joints", "summed", "mean", "mmpose"] = Field(
@@ -96,14 +94,14 @@ class SimccLoss(_Strict):
     )
 
 
-class Serving(_Strict):
+class Serving(Strict):
     """What the bundle says of itself, and the choices that were measured on dev."""
 
     default_head: HeadName = "simcc"
     simcc: Literal["expectation", "argmax"] = "expectation"
     window: float = Field(2.0, gt=0, description="of the expectation, sigmas around the peak")
     heatmap: Literal["dark", "quarter", "argmax"] = "dark"
-    blur: int = Field(11, ge=1, description="DARK's kernel in cells")
+    blur: Kernel = Field(11, description="DARK's kernel in cells")
     nerpe: Literal["progressive", "standard", "gaussian"] = "gaussian"
     resolution: int = Field(64, ge=16, le=2048, description="of the lattice of that decode")
     largest_batch: int = 32
@@ -112,7 +110,7 @@ class Serving(_Strict):
     start: str = Field(description="what they started from, and its licence")
 
 
-class Experiment(_Strict):
+class Experiment(Strict):
     """A config file."""
 
     name: str
@@ -146,6 +144,13 @@ class Experiment(_Strict):
         "uniform", description="one of them in each of N_Z squares of the cell, or anywhere in it"
     )
     checkpoint_every: int = 100
+
+    @model_validator(mode="after")
+    def _served_head(self) -> Experiment:
+        head, heads = self.serving.default_head, self.shape.heads
+        if head not in heads:
+            raise ValueError(f"the default head {head} is not one of {', '.join(heads)}")
+        return self
 
     @property
     def folder(self) -> Path:

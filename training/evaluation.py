@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from models.files import write_whole
 from models.pose import PoseModel
+from models.strict import Strict
 from training.reliability import Reliability
 from training.truth import Split
 
@@ -18,11 +17,7 @@ GROUND_TRUTH = "ground truth"
 """Boxes of the labels, in place of a detector's name."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Figures(_Strict):
+class Figures(Strict):
     """How one head with one decode did on one split.
 
     Attributes:
@@ -71,7 +66,7 @@ Move = Literal["shift", "scale", "flip"]
 """Of the box that is cut out: aside by fractions of a pixel, larger and smaller, mirrored."""
 
 
-class Deviation(_Strict):
+class Deviation(Strict):
     """How far joints went that should have stayed while the crop moved around them.
 
     Attributes:
@@ -90,7 +85,7 @@ class Deviation(_Strict):
     p90_px: float
 
 
-class Evaluation(_Strict):
+class Evaluation(Strict):
     """All that was measured of one bundle: the file `evaluation.json`.
 
     Attributes:

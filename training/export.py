@@ -28,11 +28,13 @@ from models.manifest import (
 )
 from models.networks.batch_norm import fold_batch_norm
 from models.networks.folded import FoldedEncoder, FoldedTrunk
-from models.networks.pose import HEADS, PoseNetwork
+from models.networks.pose import PoseNetwork
 from models.networks.tinypose import TinyPoseTrunk
-from training.config import Serving
+from training.config import Serving, SimccLoss
+from training.describable import indescribable, simcc_beta
 from training.errors import ExportError
 from training.graphs import export_graph
+from training.losses import OURS
 
 TOLERANCE = 1e-4
 """Of what a graph answers against the trained network, relative to the largest value."""
@@ -46,6 +48,7 @@ def export_bundle(
     recipe: str,
     serving: Serving,
     accuracy: dict[str, float],
+    simcc_loss: SimccLoss = OURS,
 ) -> PoseManifest:
     """Write a pose bundle.
 
@@ -56,6 +59,7 @@ def export_bundle(
         recipe: the experiment file that made it.
         serving: what the bundle says of itself, and the measured choices.
         accuracy: measured.
+        simcc_loss: that SimCC's head has learnt by.
 
     Raises:
         ExportError: a graph answers otherwise than torch, or the network is one that no manifest
@@ -65,11 +69,8 @@ def export_bundle(
     fold_batch_norm(network)
     network.requires_grad_(False)
     shape = network.shape
-    if "simcc" in shape.heads and shape.simcc_labels.kind != "gaussian":
-        raise ExportError(
-            "a manifest describes SimCC's Gaussian labels: this network was trained with "
-            f"{shape.simcc_labels.kind} ones"
-        )
+    if reason := indescribable(shape, simcc_loss):
+        raise ExportError(reason)
     if serving.default_head not in shape.heads:
         raise ExportError(
             f"the default head {serving.default_head} is not one of {', '.join(shape.heads)}"
@@ -90,7 +91,7 @@ def export_bundle(
             crop=CropSpec(matrix=shape.matrix, padding=1.25),
             encoder="encoder.onnx",
             feature_shape=(features[0], features[1], features[2]),
-            heads=_head_specs(network, serving),
+            heads=_head_specs(network, serving, simcc_beta(simcc_loss)),
             default_head=serving.default_head,
             files=files,
             licence="Apache-2.0",
@@ -113,17 +114,20 @@ def export_bundle(
     return manifest
 
 
-def _head_specs(network: PoseNetwork, serving: Serving) -> Heads:
+def _head_specs(network: PoseNetwork, serving: Serving, beta: float | None) -> Heads:
     shape, codec = network.shape, network.heatmap_codec
-    specs = Heads(
-        simcc=SimccSpec(
+    simcc, heatmap, nerpe = None, None, None
+    if "simcc" in shape.heads:
+        simcc = SimccSpec(
             graph="simcc.onnx",
             split=shape.simcc_split,
             sigma=shape.simcc_sigma,
+            beta=beta,
             window=serving.window,
             decode=serving.simcc,
-        ),
-        heatmap=HeatmapSpec(
+        )
+    if "heatmap" in shape.heads:
+        heatmap = HeatmapSpec(
             graph="heatmap.onnx",
             width=codec.grid[0],
             height=codec.grid[1],
@@ -131,8 +135,9 @@ def _head_specs(network: PoseNetwork, serving: Serving) -> Heads:
             sigma=codec.sigma,
             blur=serving.blur,
             decode=serving.heatmap,
-        ),
-        nerpe=NerpeSpec(
+        )
+    if "nerpe" in shape.heads:
+        nerpe = NerpeSpec(
             cells="nerpe-cells.onnx",
             graph="nerpe-field.onnx",
             width=shape.cells[0],
@@ -140,9 +145,8 @@ def _head_specs(network: PoseNetwork, serving: Serving) -> Heads:
             sigma=shape.nerpe_sigma,
             decode=serving.nerpe,
             resolution=serving.resolution,
-        ),
-    )
-    return specs.model_copy(update={name: None for name in HEADS if name not in shape.heads})
+        )
+    return Heads(simcc=simcc, heatmap=heatmap, nerpe=nerpe)
 
 
 def _export_graphs(network: PoseNetwork, folder: Path) -> tuple[int, ...]:

@@ -61,13 +61,17 @@ class JointErrors:
             np.array(sigmas) if sigmas else None,
         )
 
+    @property
+    def relative(self) -> NDArray[np.float64]:
+        """(joints,) of all that are labelled: distances in sizes of their person's box."""
+        return (self.distances / self.size[:, None])[np.isfinite(self.distances)]
+
     def figures(self) -> dict[str, float]:
         """Errors in sizes of the person's box, and how far scores and sigmas are to be believed."""
         seen = np.isfinite(self.distances)
-        errors = (self.distances / self.size[:, None])[seen]
         figures = {
-            "error_median": float(np.median(errors)),
-            "error_mean": float(errors.mean()),
+            "error_median": float(np.median(self.relative)),
+            "error_mean": float(self.relative.mean()),
             "calibration_error": calibration_error(self.reliability()),
         }
         if self.sigmas is not None:

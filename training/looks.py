@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from models.geometry import CropGeometry, Size
 from models.keypoints import COCO17
+from models.strict import Strict
 from training.config import Experiment
 from training.data.annotations import LabelledPerson
 from training.data.examples import half_body
@@ -15,7 +15,7 @@ MARGIN = 3
 """Pixels around what is shown: interpolation reads a neighbour."""
 
 
-class Looks(BaseModel):
+class Looks(Strict):
     """Which crops a pack was made for: these, and closer ones.
 
     Attributes:
@@ -24,8 +24,6 @@ class Looks(BaseModel):
         shift: likewise.
         half_body: whether there are any.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     size: Size
     scale: float

@@ -106,7 +106,8 @@ def _simcc(
             + (spread / label.shape[-1])[..., None]
             for label, teacher in ((x, teacher_x), (y, teacher_y))
         )
-        # An unlabelled joint speaks softly: the teacher may be wrong about it.
+        # An unlabelled joint speaks softly: the teacher may be wrong about it. In the other heads'
+        # losses it counts as a labelled one does; whether either is the better was not measured.
         weight = torch.where(weight > 0, torch.ones_like(weight), torch.full_like(weight, 0.3))
     axes = zip(logits, (x, y), strict=True)
     return torch.stack([divergence(axis, labels, weight, how) for axis, labels in axes]).sum()

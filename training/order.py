@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator
 
 import torch
@@ -52,14 +54,32 @@ def batches(experiment: Experiment, data: ConcatDataset[Batch], step: int) -> It
             order = list(sampler)
         else:
             order = torch.randperm(len(data), generator=generator).tolist()
-        own = [order[i * size : (i + 1) * size][rank() :: world()] for i in range(skip, per_epoch)]
+        draws = range(len(order))
+        own = [draws[i * size : (i + 1) * size][rank() :: world()] for i in range(skip, per_epoch)]
         yield from DataLoader(
-            data,
-            batch_sampler=[batch[part::parts] for batch in own for part in range(parts)],
+            _Draws(data, order),
+            batch_sampler=[list(batch[part::parts]) for batch in own for part in range(parts)],
             num_workers=experiment.workers,
             prefetch_factor=4 if experiment.workers else None,
         )
         epoch, skip = epoch + 1, 0
+
+
+class _Draws(Dataset[Batch]):
+    """An epoch's examples by their draws: who is drawn again is seen in another crop."""
+
+    def __init__(self, data: ConcatDataset[Batch], order: list[int]) -> None:
+        self.data = data
+        count: Counter[int] = Counter()
+        self.draws = []
+        for index in order:
+            self.draws.append((index, count[index]))
+            count[index] += 1
+
+    def __getitem__(self, draw: int) -> Batch:
+        index, before = self.draws[draw]
+        part = _examples(self.data.datasets[bisect_right(self.data.cumulative_sizes, index)])
+        return part.drawn(index - part.first, before)
 
 
 def _examples(part: Dataset[Batch]) -> Examples:

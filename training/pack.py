@@ -33,6 +33,7 @@ from training.looks import Looks
 from training.pack_manifest import PackManifest, Shard, differs, digest_of, others
 from training.prepare import read_source
 from training.progress import console
+from training.teacher_maps import find_maps
 
 LARGEST_SHARD = 60_000_000
 """Bytes; many a host takes no larger file."""
@@ -45,14 +46,15 @@ def write_packs(experiment: Experiment) -> Iterator[PackManifest]:
     """Pack each training set of an experiment into its `pack_folder`.
 
     Raises:
+        DataError: what the teachers saw is of other people, or other teachers saw it.
         OSError: there is nothing of the teachers yet: `prepare` runs them.
     """
     for number, source in enumerate(experiment.train):
         maps, teachers = None, tuple[str | None, ...]()
+        people = read_source(source).people
         if experiment.teachers is not None:
             teachers = tuple(digest_of(path) for path in experiment.teachers.files)
-            maps = np.load(experiment.teacher_file(number), mmap_mode="r")
-        people = read_source(source).people
+            maps = np.load(find_maps(experiment, number, len(people)), mmap_mode="r")
         folder = experiment.pack_folder(number)
         yield write_pack(folder, source, people, maps, Looks.of(experiment), teachers)
 

@@ -5,18 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from models.bundle import file_digest, load_bundle
+from models.strict import Strict
 from training.config import DataSource
 from training.looks import Looks
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Shard(_Strict):
+class Shard(Strict):
     """A file of a pack."""
 
     file: str
@@ -25,7 +20,7 @@ class Shard(_Strict):
     sha256: str
 
 
-class PackManifest(_Strict):
+class PackManifest(Strict):
     """A pack's `manifest.json`.
 
     Attributes:

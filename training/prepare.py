@@ -11,14 +11,15 @@ from training.data.images import is_whole
 from training.data.split import is_dev
 from training.errors import DataError
 from training.progress import console
-from training.teacher import observe
+from training.teacher_maps import find_maps, make_maps
 
 
 def prepare(experiment: Experiment) -> None:
     """Read every set of an experiment, say what cannot be used and why, and run the teachers.
 
     Raises:
-        DataError: a file is not a COCO-style one, or a set has no one left.
+        DataError: a file is not a COCO-style one, a set has no one left, or what the teachers saw
+            is there already and is of other people or other teachers.
     """
     experiment.folder.mkdir(parents=True, exist_ok=True)
     columns = ("set", "split", "people", "labelled", "left out", "mended")
@@ -37,11 +38,10 @@ def prepare(experiment: Experiment) -> None:
     if experiment.teachers is None:
         return
     for number, found in enumerate(sets[:-1]):
-        output = experiment.teacher_file(number)
-        if output.exists():
-            console.print(f"{output} is there already")
+        if experiment.teacher_file(number).exists():
+            console.print(f"{find_maps(experiment, number, len(found.people))} is there already")
         else:
-            observe(found.people, experiment.teachers.files, output)
+            make_maps(experiment, number, found.people)
 
 
 def read_source(source: DataSource) -> LabelledSet:

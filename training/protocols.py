@@ -36,21 +36,13 @@ LIMBS = tuple(
 """PCP's limbs beside torso and head: upper and lower legs and arms."""
 
 
-def crowdpose(labels: dict[str, Any], rows: Sequence[CocoRow]) -> dict[str, float]:
-    """CrowdPose's figures.
+def crowdpose_matches(labels: dict[str, Any], rows: Sequence[CocoRow]) -> KeypointMatches:
+    """What CrowdPose's figures are taken of, photo by photo.
 
     Args:
-        labels: the annotation file's content; each image has its `crowdIndex`.
+        labels: the annotation file's content.
         rows: the people found, of CROWDPOSE14.
-
-    Returns:
-        AP, AP50, AP75, AR, AR50, AR75, and AP of easy, medium and hard images (APE, APM, APH).
     """
-    return crowdpose_figures(labels, crowdpose_matches(labels, rows))
-
-
-def crowdpose_matches(labels: dict[str, Any], rows: Sequence[CocoRow]) -> KeypointMatches:
-    """What `crowdpose` measures, kept photo by photo."""
     annotations = [
         # CrowdPose's people have no area: a share of their box takes its place.
         {**row, "area": 0.53 * row["bbox"][2] * row["bbox"][3]}
@@ -60,7 +52,15 @@ def crowdpose_matches(labels: dict[str, Any], rows: Sequence[CocoRow]) -> Keypoi
 
 
 def crowdpose_figures(labels: dict[str, Any], matches: KeypointMatches) -> dict[str, float]:
-    """As `crowdpose` returns them."""
+    """CrowdPose's figures.
+
+    Args:
+        labels: the annotation file's content; each image has its `crowdIndex`.
+        matches: `crowdpose_matches` of it.
+
+    Returns:
+        AP, AP50, AP75, AR, AR50, AR75, and AP of easy, medium and hard images (APE, APM, APH).
+    """
     figures = {name: matches.stats[name] for name in ("AP", "AP50", "AP75", "AR", "AR50", "AR75")}
     images = sorted(labels["images"], key=lambda image: int(image["id"]))
     crowded = np.array([image["crowdIndex"] for image in images])

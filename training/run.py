@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
+import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import ConcatDataset
 
 from models.files import replacing
-from models.networks.pose import PoseNetwork
+from models.networks.pose import PoseNetwork, PoseShape
 from training.config import Experiment
 from training.errors import TrainingError
 from training.log import RunLog
@@ -25,13 +26,14 @@ from training.losses import Batch, pose_losses, weighted
 from training.order import batches, rank, world
 from training.precision import autocast, check_precision, gradient_scaler
 from training.progress import console, note, progress_bar
+from training.rate import rate
 from training.validation import Validation
 
 
-def write_checkpoint(path: Path, state: dict[str, object]) -> None:
-    """Whole or not at all."""
+def write_checkpoint(path: Path, shape: PoseShape, state: dict[str, object]) -> None:
+    """Whole or not at all, with the shape of the network that it is of."""
     with replacing(path) as draft:
-        torch.save(state, draft)
+        torch.save({"shape": json.dumps(asdict(shape)), **state}, draft)
 
 
 def synchronised(network: PoseNetwork, device: torch.device) -> PoseNetwork:
@@ -108,7 +110,7 @@ class Run:
             weight_decay=plan.weight_decay,
         )
         self.rates = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: _rate(step, plan.steps, plan.ramp, plan.flat)
+            self.optimizer, lambda step: rate(step, plan.steps, plan.ramp, plan.flat)
         )
         self.step = 0
         self.waited = 0.0
@@ -126,6 +128,7 @@ class Run:
         """Write a checkpoint: whole or not at all."""
         write_checkpoint(
             path,
+            self.network.shape,
             {
                 "network": self.network.state_dict(),
                 "ema": self.ema.state_dict(),
@@ -222,10 +225,3 @@ class Run:
                     mean.lerp_(value, 1 - decay)
                 else:
                     mean.copy_(value)
-
-
-def _rate(step: int, steps: int, ramp: int, flat: float) -> float:
-    if step < ramp:
-        return (step + 1) / ramp
-    through = (step - flat * steps) / max(1.0, (1 - flat) * steps)
-    return 1.0 if through <= 0 else 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, through)))

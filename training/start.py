@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -22,6 +25,7 @@ from models.networks.pose import PoseNetwork
 from models.networks.tinypose import TinyPoseTrunk, load_pp_tinypose
 from training.config import Experiment
 from training.errors import DataError
+from training.progress import console
 
 Weights = dict[str, Tensor]
 
@@ -34,10 +38,32 @@ def shaped_network(experiment: Experiment) -> PoseNetwork:
     return network
 
 
+def read_checkpoint(path: Path, experiment: Experiment) -> dict[str, Any]:
+    """A checkpoint of an experiment's run, wherever it was trained.
+
+    Raises:
+        DataError: its network is of another shape, which tensors of the same sizes would not show.
+    """
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    own = json.loads(json.dumps(asdict(experiment.shape)))
+    # Older ones have no shape, or one without the fields that came later.
+    for field, value in json.loads(state.get("shape", "{}")).items():
+        if own.get(field) != value:
+            raise DataError(
+                f"{path} is of a network with {field} = {value}, "
+                f"the experiment's has {field} = {own.get(field)}"
+            )
+    return state
+
+
 def averaged_network(experiment: Experiment, checkpoints: Sequence[Path]) -> PoseNetwork:
-    """The averaged weights of a checkpoint; of several of one run, their mean (a model soup)."""
+    """The averaged weights of a checkpoint; of several of one run, their mean (a model soup).
+
+    Raises:
+        DataError: as `read_checkpoint` does.
+    """
     network = shaped_network(experiment)
-    states = [torch.load(path, weights_only=True)["ema"] for path in checkpoints]
+    states = [read_checkpoint(path, experiment)["ema"] for path in checkpoints]
     mean = {
         name: torch.stack([state[name].double() for state in states]).mean(0).to(tensor.dtype)
         for name, tensor in states[0].items()
@@ -86,9 +112,13 @@ def _put(network: PoseNetwork, given: Weights, start: Path, *, fresh_heads: bool
         if name in own and own[name].shape == tensor.shape
         if name.startswith("encoder.") or not fresh_heads
     }
-    lacking = [name for name in own if name.startswith("encoder.") and name not in fit]
+    anew = [name for name in own if name not in fit]
+    lacking = [name for name in anew if name.startswith("encoder.")]
     if lacking:
         raise DataError(f"{start} is of another encoder: it has no fitting {lacking[0]}")
+    if anew:
+        parts = dict.fromkeys(name.rpartition(".")[0] for name in anew)
+        console.print(f"not taken from {start}, so begun anew: {', '.join(parts)}")
     network.load_state_dict(own | fit)
 
 

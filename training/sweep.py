@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from models.pose import PoseModel
-from models.predictor import HeadChoice, Predictor
+from models.predictor import Predictor
 from training.comparison import match_people
 from training.evaluate import encoded_photos
 from training.joint_errors import People
@@ -19,6 +19,7 @@ Choice = tuple[str, str, str]
 CHOICES: dict[Choice, tuple[float, ...]] = {
     ("simcc", "expectation", "window"): (0.5, 1.0, 1.5, 2.0, 2.5, 3.0),
     ("heatmap", "dark", "blur"): (1, 3, 5, 7, 9, 11),
+    ("nerpe", "gaussian", "resolution"): (32, 64, 128, 256),
     ("nerpe", "progressive", "resolution"): (64, 128, 256, 512, 1024),
 }
 """With the values to try."""
@@ -52,16 +53,21 @@ def sweep(
         draws: of the bootstrap.
     """
     truth = truth.with_people()
+    # A manifest's values are those of its own decode.
     variants = [
-        ((head, decode, field), value, Predictor(model.with_heads({head: {field: value}})))
+        (
+            (head, decode, field),
+            value,
+            Predictor(model.with_heads({head: {"decode": decode, field: value}})),
+        )
         for (head, decode, field), values in choices.items()
         if head in model.heads
         for value in values
     ]
     people: list[People] = [[] for _ in variants]
     for encoded in encoded_photos(Predictor(model), truth, flip=False):
-        for found, ((head, decode, _), _, predictor) in zip(people, variants, strict=True):
-            found.append(predictor.read(encoded, [HeadChoice(head, decode)]))
+        for found, ((head, *_), _, predictor) in zip(people, variants, strict=True):
+            found.append(predictor.read(encoded, [head]))
     trials = []
     for found, (choice, value, _) in zip(people, variants, strict=True):
         matches = match_people(truth, found)

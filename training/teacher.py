@@ -21,6 +21,7 @@ from models.codecs import HeatmapCodec
 from models.engines import Floats, load_engine
 from models.geometry import CropGeometry, Size
 from models.keypoints import COCO17
+from models.pixels import IMAGENET
 from training.data.annotations import LabelledPerson
 from training.data.images import read_image
 from training.errors import DataError
@@ -30,8 +31,6 @@ GRID: Size = (48, 64)
 SIGMA = 2.0
 """Cells; of the labels that they learnt from."""
 BATCH = 8
-_MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
-_STD = np.array([0.229, 0.224, 0.225], np.float32) * 255
 
 
 def plain_crop(person: LabelledPerson) -> CropGeometry:
@@ -91,8 +90,7 @@ def _pp_tinypose(path: Path) -> Look:
     session = ort.InferenceSession(path, options)
 
     def look(crops: NDArray[np.uint8]) -> Floats:
-        image = ((crops - _MEAN) / _STD).transpose(0, 3, 1, 2).astype(np.float32)
-        return np.asarray(session.run(["heatmap"], {"image": image})[0], np.float32)
+        return np.asarray(session.run(["heatmap"], {"image": IMAGENET(crops)})[0], np.float32)
 
     return look
 

@@ -14,6 +14,7 @@ from models.keypoints import COCO17
 from models.networks.encoders import TimmEncoder
 from training.config import Experiment
 from training.data.examples import Examples
+from training.describable import indescribable
 from training.errors import DataError
 from training.heads_alone import train_heads
 from training.losses import Batch
@@ -22,7 +23,8 @@ from training.pack import open_pack
 from training.prepare import read_source
 from training.progress import console
 from training.run import Run, write_checkpoint
-from training.start import shaped_network, start_network
+from training.start import read_checkpoint, shaped_network, start_network
+from training.teacher_maps import find_maps
 
 
 def train(experiment: Experiment, data: ConcatDataset[Batch] | None = None) -> Path:
@@ -34,6 +36,9 @@ def train(experiment: Experiment, data: ConcatDataset[Batch] | None = None) -> P
 
     Returns:
         The last checkpoint: the averaged weights are under `ema`.
+
+    Raises:
+        DataError: the last checkpoint is of a network of another shape.
     """
     torch.manual_seed(experiment.seed)
     if "WORLD_SIZE" in os.environ and not dist.is_initialized():
@@ -41,13 +46,15 @@ def train(experiment: Experiment, data: ConcatDataset[Batch] | None = None) -> P
         dist.init_process_group(timeout=timedelta(days=1))
     if experiment.threads:
         torch.set_num_threads(experiment.threads)
+    if rank() == 0 and (reason := indescribable(experiment.shape, experiment.simcc_loss)):
+        console.print(f"This can be trained and validated, and not be exported: {reason}")
     experiment.folder.mkdir(parents=True, exist_ok=True)
     last = experiment.last
-    device = _device()
+    device = training_device()
     data = training_data(experiment) if data is None else data
     if last.exists():
         console.print(f"resuming from {last}")
-        state = torch.load(last, weights_only=True)
+        state = read_checkpoint(last, experiment)
         network = shaped_network(experiment)
         network.load_state_dict(state["network"])
     else:
@@ -70,11 +77,11 @@ def train(experiment: Experiment, data: ConcatDataset[Batch] | None = None) -> P
         dist.destroy_process_group()
     if experiment.settle and first:
         train_heads(run.ema, data, experiment, experiment.settle, device)
-        write_checkpoint(experiment.final, {"ema": run.ema.state_dict()})
+        write_checkpoint(experiment.final, run.ema.shape, {"ema": run.ema.state_dict()})
     return experiment.final
 
 
-def _device() -> torch.device:
+def training_device() -> torch.device:
     """A GPU of its own for each process of a host, or the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
@@ -86,13 +93,13 @@ def training_data(experiment: Experiment) -> ConcatDataset[Batch]:
     """The sets of an experiment; maps and packs are expected where `prepare` and `pack` put them.
 
     Raises:
-        DataError: they hold less than a batch, or a pack is of other people.
+        DataError: they hold less than a batch, or maps or a pack are of other people.
     """
     data: ConcatDataset[Batch] = ConcatDataset(
         [_training_set(experiment, number) for number in range(len(experiment.train))]
     )
-    warming = experiment.warm_up.passes > 0
-    largest = max(experiment.schedule.batch, experiment.warm_up.batch if warming else 0)
+    phases = [phase for phase in (experiment.warm_up, experiment.settle) if phase and phase.passes]
+    largest = max([experiment.schedule.batch, *(phase.batch for phase in phases)])
     if len(data) < largest:
         raise DataError(f"{len(data)} people are fewer than a batch of {largest}")
     return data
@@ -101,14 +108,17 @@ def training_data(experiment: Experiment) -> ConcatDataset[Batch]:
 def _training_set(experiment: Experiment, number: int) -> Examples:
     """With packs, the same examples of the same people, whose photos may be elsewhere."""
     pack = open_pack(experiment, number) if experiment.packed else None
-    teacher = pack.maps if pack else experiment.teacher_file(number)
+    people = pack.people if pack else read_source(experiment.train[number]).people
+    teacher = None
+    if experiment.teachers:
+        teacher = pack.maps if pack else find_maps(experiment, number, len(people))
     return Examples(
-        pack.people if pack else read_source(experiment.train[number]).people,
+        people,
         COCO17,
         experiment.shape.size,
         experiment.shape.matrix,
         augmentation=experiment.augmentation,
-        teacher=teacher if experiment.teachers else None,
+        teacher=teacher,
         pictures=pack.pictures if pack else None,
         seed=experiment.seed,
     )

@@ -24,6 +24,7 @@ from models.networks.pose import HeadName, PoseNetwork
 from models.predictor import Person, Pose
 from training.config import Experiment
 from training.data.examples import Examples
+from training.describable import simcc_beta
 from training.metrics import quick_stats
 from training.prepare import read_source
 
@@ -48,6 +49,7 @@ class Validation:
         plain = Examples(self.people, COCO17, shape.size, shape.matrix, augmentation=None)
         self.crops = DataLoader(plain, experiment.schedule.batch, num_workers=experiment.workers)
         self.serving, self.device = experiment.serving, device
+        self.simcc = replace(shape.simcc, beta=simcc_beta(experiment.simcc_loss))
         self.geometries = [
             CropGeometry.from_box(person.box, shape.size, matrix=shape.matrix)
             for person in self.people
@@ -79,7 +81,7 @@ class Validation:
         shape, serving = network.shape, self.serving
         if head == "simcc":
             x, y = network.simcc(features)
-            return shape.simcc.decode(x, y, serving.simcc, window=serving.window)
+            return self.simcc.decode(x, y, serving.simcc, window=serving.window)
         if head == "heatmap":
             codec = replace(network.heatmap_codec, blur=serving.blur)
             return codec.decode(network.heatmap(features), serving.heatmap)

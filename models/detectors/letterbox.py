@@ -70,11 +70,6 @@ class Letterbox:
         scale = np.array([width / self.fitted[0], height / self.fitted[1]] * 2)
         return np.asarray(np.clip(corners * scale, 0, [width, height] * 2), np.float64)
 
-    def to_input(self, corners: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Image px -> input px, (N, 4) x1 y1 x2 y2."""
-        scale = np.array([self.fitted[0] / self.image[0], self.fitted[1] / self.image[1]] * 2)
-        return np.asarray(corners * scale, np.float64)
-
 
 def _halved(image: NDArray[np.uint8], fitted: Size) -> NDArray[np.uint8]:
     """A large photo by exact halves, at least twice as large as `fitted` still.

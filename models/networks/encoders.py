@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Self
+
 import timm
 from timm.models import FeatureInfo
 from timm.models.efficientnet import EfficientNetFeatures
@@ -40,6 +43,7 @@ class TimmEncoder(nn.Module):
             del self.body.get_submodule("blocks")[taken["stage"] :]  # type: ignore[operator]
         self.channels = int(taken["num_chs"])
         self.stride = stride
+        self.held = 0
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, channels, H/stride, W/stride)."""
@@ -47,15 +51,29 @@ class TimmEncoder(nn.Module):
         return features
 
     def hold(self, stages: int) -> None:
-        """Keep the stem and the first stages as they are: no gradient goes through them.
+        """Keep the stem and the first stages as they are, their batch norms' statistics too.
 
         Raises:
             ValueError: the trunk is not made of a stem and stages that can be told apart.
         """
         if not isinstance(self.body, EfficientNetFeatures | MobileNetV3Features):
             raise ValueError("only timm's mobile networks have stages that can be held")
-        for part in (self.body.conv_stem, self.body.bn1, *self.body.blocks[:stages]):
-            part.requires_grad_(False)
+        self.held = stages
+        for part in self._held_parts():
+            part.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """All but what is held, where a norm would follow the batches without any gradient."""
+        super().train(mode)
+        for part in self._held_parts():
+            part.eval()
+        return self
+
+    def _held_parts(self) -> Iterable[nn.Module]:
+        if self.held:
+            body = self.body
+            assert isinstance(body, EfficientNetFeatures | MobileNetV3Features)
+            yield from (body.conv_stem, body.bn1, *body.blocks[: self.held])
 
     def load_classifier(self, state: dict[str, Tensor]) -> None:
         """Start from the weights of timm's classifier of the same name.

@@ -16,19 +16,20 @@ from models.geometry import CropGeometry
 
 
 class Changed(Engine):
-    """The real engine, with features that something was done to, or work done twice over."""
+    """The real engine, with features that something was done to, on a clock of its own."""
+
+    now = 0.0
 
     def __init__(
         self, engine: Engine, name: str, change: Callable[[Floats], Floats] = lambda x: x, *,
-        rounds: int = 1,
+        seconds: float = 1,
     ) -> None:  # fmt: skip
         self.engine, self.name, self.device = engine, name, engine.device
-        self.change, self.rounds = change, rounds
+        self.change, self.seconds = change, seconds
 
     def encode(self, crops: NDArray[np.uint8]) -> Floats:
-        for _ in range(self.rounds):
-            features = self.engine.encode(crops)
-        return self.change(features)
+        Changed.now += self.seconds
+        return self.change(self.engine.encode(crops))
 
     def head(self, name: str, features: Floats) -> tuple[Floats, ...]:
         return self.engine.head(name, features)
@@ -52,7 +53,10 @@ Install = Callable[..., list[str]]
 
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Makes these the engines that are there; returns the names of those that get loaded."""
+    """Makes these the engines that are there; returns the names of those that get loaded.
+
+    They are timed by what they say: what else the machine does has no part in it.
+    """
 
     def install(*engines: Engine) -> list[str]:
         loaded: list[str] = []
@@ -66,7 +70,8 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Install:
 
         found = {engine.name: loader(engine) for engine in engines}
         monkeypatch.setattr(auto, "installed", lambda bundle, threads: found)
-        monkeypatch.setattr(auto, "ROUNDS", 3)
+        monkeypatch.setattr(auto, "perf_counter", lambda: Changed.now)
+        monkeypatch.setattr(auto, "ROUNDS", 1)
         monkeypatch.setattr(auto, "BATCHES", (1,))
         return loaded
 
@@ -77,7 +82,7 @@ def test_the_faster_engine_is_chosen_and_the_choice_kept(
     bundle: Bundle, real: Engine, install: Install, tmp_path: Path
 ) -> None:
     notes = tmp_path / "cache" / "engine.json"
-    engines = Changed(real, "onnxruntime", rounds=4), Changed(real, "other")
+    engines = Changed(real, "onnxruntime", seconds=4), Changed(real, "other")
     loaded = install(*engines)
     assert choose_engine(bundle, notes, threads=1) is engines[1]
     assert loaded == ["onnxruntime", "other"]
@@ -89,7 +94,7 @@ def test_the_faster_engine_is_chosen_and_the_choice_kept(
 def test_onnx_runtime_stays_where_it_is_the_faster_one(
     bundle: Bundle, real: Engine, install: Install
 ) -> None:
-    engines = Changed(real, "onnxruntime"), Changed(real, "other", rounds=4)
+    engines = Changed(real, "onnxruntime"), Changed(real, "other", seconds=4)
     install(*engines)
     assert choose_engine(bundle, threads=1) is engines[0]
 
@@ -121,7 +126,7 @@ def test_a_choice_that_is_no_engine_is_made_anew(
     bundle: Bundle, real: Engine, install: Install, tmp_path: Path, damage: object
 ) -> None:
     notes = tmp_path / "engine.json"
-    install(Changed(real, "onnxruntime", rounds=3), Changed(real, "other"))
+    install(Changed(real, "onnxruntime", seconds=3), Changed(real, "other"))
     choose_engine(bundle, notes)
     (key,) = json.loads(notes.read_text())
     notes.write_text(json.dumps({key: damage}))
@@ -135,7 +140,7 @@ def test_notes_that_cannot_be_read_are_written_anew(
 ) -> None:
     notes = tmp_path / "engine.json"
     notes.write_text(content)
-    install(Changed(real, "onnxruntime", rounds=3), Changed(real, "other"))
+    install(Changed(real, "onnxruntime", seconds=3), Changed(real, "other"))
     choose_engine(bundle, notes)
     assert list(json.loads(notes.read_text()).values()) == ["other"]
 
@@ -144,7 +149,7 @@ def test_a_choice_that_cannot_be_kept_is_made_all_the_same(
     bundle: Bundle, real: Engine, install: Install, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("in the way of the folder")
-    install(Changed(real, "onnxruntime", rounds=3), Changed(real, "other"))
+    install(Changed(real, "onnxruntime", seconds=3), Changed(real, "other"))
     assert choose_engine(bundle, tmp_path / "file" / "engine.json").name == "other"
 
 
@@ -159,7 +164,7 @@ CHANGES: Mapping[str, Callable[[Floats], Floats]] = {
 def test_an_engine_that_moves_joints_is_never_chosen(
     bundle: Bundle, real: Engine, install: Install, change: Callable[[Floats], Floats]
 ) -> None:
-    install(Changed(real, "onnxruntime", rounds=3), Changed(real, "other", change))
+    install(Changed(real, "onnxruntime", seconds=3), Changed(real, "other", change))
     assert choose_engine(bundle, threads=1).name == "onnxruntime"
     with pytest.raises(EngineError, match=r"other puts joints of head simcc up to .* px"):
         accurate(Changed(real, "other", change), bundle, real)
@@ -178,7 +183,8 @@ def test_the_gate_looks_at_people(bundle: Bundle, real: Engine) -> None:
     crops = sample_crops(bundle)
     assert crops.shape == (4, bundle.pose.input.height, bundle.pose.input.width, 3)
     assert accurate(real, bundle, real) is real
-    assert set(measure({"a": real}, crops)) == {"a"}
+    (cost,) = measure({"a": real}, crops).values()
+    assert cost > 0
 
 
 def test_openvino_that_is_not_installed_is_an_error(

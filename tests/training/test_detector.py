@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,8 +22,8 @@ from training.detector.export import describe, export_graph, write_bundle
 from training.detector.network import STRIDES, RtmdetNano
 from training.detector.photos import Photo, read_photos
 from training.detector.reference import RTMDET_FILE
-from training.detector.train import learning_rate, network_input, train_detector
-from training.errors import ExportError
+from training.detector.train import network_input, train_detector
+from training.errors import DataError, ExportError
 
 EXPERIMENT = Path(__file__).parents[2] / "training/experiments/person-n.toml"
 
@@ -210,15 +211,12 @@ def test_the_threshold_is_the_least_that_keeps_to_the_boxes_allowed() -> None:
     assert threshold_for(found, [person], 1.5) == 0.41
 
 
-def test_the_learning_rate_warms_up_stays_and_falls(experiment: Experiment) -> None:
-    total = 1000
-    rates = [learning_rate(experiment, step, total) for step in range(total)]
-    peak = experiment.learning_rate
-    assert rates[0] < rates[experiment.warm_up // 2] < peak
-    assert rates[experiment.warm_up] == peak
-    falling = rates[max(experiment.warm_up, int(experiment.flat * total)) :]
-    assert falling == sorted(falling, reverse=True)
-    assert falling[-1] < 0.02 * peak
+def test_a_damaged_photo_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.jpg"
+    path.write_bytes(b"\xff\xd8")
+    photo = replace(_photo(np.zeros((0, 4)), []), path=path)
+    with pytest.raises(DataError, match=r"damaged\.jpg cannot be read as a picture"):
+        photo.pixels()
 
 
 @pytest.mark.data

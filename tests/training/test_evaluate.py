@@ -8,11 +8,14 @@ from models.geometry import Box
 from models.keypoints import KeypointSet
 from models.pose import PoseModel
 from models.predictor import HeadChoice, Person, Pose
+from training import sweep as sweeping
 from training.comparison import match_people
 from training.data.boxes import DetectorBoxes
 from training.data.split import is_dev
 from training.evaluate import evaluate, readings_of
 from training.evaluation import Evaluation, record
+from training.joint_errors import People
+from training.metrics import KeypointMatches
 from training.sweep import sweep
 from training.truth import Truth, read_truth
 
@@ -130,6 +133,21 @@ def test_sweep_varies_one_field_of_the_manifest(model: PoseModel, few: Truth) ->
     assert [trial.value for trial in trials] == [own.blur, other]
     assert trials[0].ap == measured.figures.main
     assert trials[1].ap != trials[0].ap
+
+
+@pytest.mark.parametrize("decode", ["progressive", "gaussian"])
+def test_sweep_reads_each_decode_of_nerpe_on_every_lattice_it_names(
+    model: PoseModel, few: Truth, decode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = []
+
+    def matched(truth: Truth, people: People) -> KeypointMatches:
+        used.append({person.pose.resolution for photo in people for person in photo})
+        return match_people(truth, people)
+
+    monkeypatch.setattr(sweeping, "match_people", matched)
+    sweep(model, few, choices={("nerpe", decode, "resolution"): (32, 128)}, draws=2)
+    assert used == [{32}, {128}]
 
 
 def test_standard_is_read_only_where_asked_for(model: PoseModel) -> None:

@@ -16,9 +16,11 @@ from models.networks.pose import PoseNetwork, PoseShape
 from models.pose import PoseModel
 from tests.norms import shaken
 from training import export
-from training.config import Serving
+from training.config import Serving, SimccLoss
+from training.describable import indescribable
 from training.errors import ExportError
 from training.export import export_bundle
+from training.losses import OURS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -27,6 +29,8 @@ SERVING = Serving(
     data="painted", start="nothing", default_head="nerpe", simcc="argmax", heatmap="quarter",
     blur=5, nerpe="standard", resolution=64, largest_batch=4,
 )  # fmt: skip
+
+RTMPOSE = SimccLoss(form="mmpose", beta=10, label_beta=10)
 
 
 @pytest.fixture(scope="module")
@@ -161,21 +165,53 @@ def test_a_graph_that_differs_is_not_written(
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "loss", "message"),
     [
-        ({"heads": ("simcc",)}, "the default head nerpe is not one of simcc"),
-        ({"simcc_labels": SimccLabels("equal")}, "this network was trained with equal ones"),
+        ({"heads": ("simcc",)}, OURS, "the default head nerpe is not one of simcc"),
+        ({"simcc_labels": SimccLabels("equal")}, OURS, "this network has equal ones"),
+        ({"nerpe_target": "laplace"}, OURS, "this network has laplace ones"),
+        ({}, RTMPOSE, "beta 10, label_beta 10, the form mmpose and normalised = True"),
     ],
 )
 def test_what_no_manifest_describes_is_not_exported(
     changes: Any,  # noqa: ANN401
+    loss: SimccLoss,
     message: str,
     tmp_path: Path,
 ) -> None:
     network = PoseNetwork(replace(SHAPE, **changes))
     with pytest.raises(ExportError, match=message):
-        export_bundle(network, tmp_path / "b", name="b", recipe="r", serving=SERVING, accuracy={})
+        export_bundle(
+            network, tmp_path / "b", name="b", recipe="r", serving=SERVING, accuracy={},
+            simcc_loss=loss,
+        )  # fmt: skip
     assert not list(tmp_path.iterdir())
+
+
+def test_the_beta_that_logits_were_trained_with_is_in_the_manifest(tmp_path: Path) -> None:
+    shape = replace(
+        SHAPE, encoder="timm:resnet10t:32", heads=("simcc",),
+        simcc_labels=SimccLabels(normalised=False),
+    )  # fmt: skip
+    manifest = export_bundle(
+        PoseNetwork(shape), tmp_path / "b", name="b", recipe="r", accuracy={},
+        serving=SERVING.model_copy(update={"default_head": "simcc"}), simcc_loss=RTMPOSE,
+    )  # fmt: skip
+    assert manifest.heads.simcc
+    assert manifest.heads.simcc.beta == 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "describable"),
+    [({}, True), ({"form": "joints"}, False), ({"beta": 1}, False), ({"label_beta": 0}, False)],
+)
+def test_logits_that_are_neither_a_distribution_s_nor_labels_are_told(
+    changes: dict[str, object], describable: bool
+) -> None:
+    shape = replace(SHAPE, simcc_labels=SimccLabels(normalised=False))
+    assert indescribable(shape, OURS) is None
+    reason = indescribable(shape, RTMPOSE.model_copy(update=changes))
+    assert (reason is None) == describable
 
 
 def test_weights_that_are_not_finite_are_not_written(quick: PoseNetwork, copied: Path) -> None:

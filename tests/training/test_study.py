@@ -19,15 +19,15 @@ from tests.norms import shaken
 from tests.training.sets import row, write_set
 from training.config import DataSource, HeadPhase, Schedule, Serving
 from training.data.examples import Augmentation
+from training.joint_errors import JointErrors
 from training.start import start_network
 from training.study import run as module
 from training.study import starts
 from training.study.config import Study, StudySize, System, load_study
 from training.study.fields import SAMPLES, line_through, typical_person
-from training.study.measure import joint_errors
-from training.study.papers import papers_table
-from training.study.report import compare
-from training.study.results import Result, Row, read_results, result_file
+from training.study.papers import FINEST, papers_table
+from training.study.report import compare, row_of
+from training.study.results import Result, Row, read_results, result_file, write_result
 from training.study.run import run_study
 from training.train import training_data
 from training.truth import read_truth
@@ -79,6 +79,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Study:
         progressive=(64,),
         swept=(16,),
         swept_progressive=(),
+        swept_gaussian=(32,),
         swept_photos=1,
         drawn=(16, 32),
     )
@@ -98,7 +99,7 @@ def test_every_system_is_trained_alone_and_read_with_every_decode(
     assert read == {
         "heatmap": [("argmax", None), ("quarter", None), ("dark", None)],
         "simcc": [("argmax", None), ("expectation", None)],
-        "nerpe": [("standard", 32), ("progressive", 64)],
+        "nerpe": [("standard", 32), ("progressive", 64), ("gaussian", 64)],
     }
     for result in results:
         assert (result.crops, result.people) == (8, 5)
@@ -119,6 +120,8 @@ def test_the_report_holds_every_system_and_picture(plan: Study, results: list[Re
     (claim,) = (line for line in text.splitlines() if "NerPE ≥ SimCC | published | AP |" in line)
     aps = {r.system.name: r.rows[0].ap for r in results}
     assert f"| {aps['32-nerpe-3'] - aps['32-simcc-3']:+.3f} |  | cannot be told from one" in claim
+    finest = {r.system.head: row_of(r, FINEST).decode for r in results}
+    assert finest == {"simcc": "expectation", "heatmap": "dark", "nerpe": "gaussian"}
     for picture in ("sizes", "costs", "fields", "seam"):
         assert f"({picture}.png)" in text
         pixels = cv2.imread(str(plan.report / f"{picture}.png"))
@@ -132,11 +135,14 @@ def test_only_what_is_missing_is_done_again(
 ) -> None:
     lost = System(pixels=32, head="simcc", seed=3)
     result_file(plan, lost).unlink()
+    (nerpe,) = (result for result in results if result.system.head == "nerpe")
+    # As it was before there was a decode that the study now reads with.
+    write_result(plan, nerpe.model_copy(update={"rows": nerpe.rows[:-1]}))
     exported = []
     # Its bundle is there already, and an export takes seconds.
     monkeypatch.setattr(module, "export_bundle", lambda *_, name, **__: exported.append(name))
     run_study(plan, "tiny.toml")
-    assert exported == [lost.name]
+    assert exported == [lost.name, nerpe.system.name]
     again = {result.system: result.rows for result in read_results(plan)}
     # Its checkpoint was there, so its figures are the same ones.
     assert again == {result.system: result.rows for result in results}
@@ -198,14 +204,20 @@ def test_trunks_are_made_from_the_largest_down(
     )
     assert two.trunk(64).start == plan.start
     assert two.trunk(32).start == two.trunk(64).final
-    made = []
+    made, devices = [], []
     monkeypatch.setattr(starts, "train", lambda run, _: made.append(run.name))
     monkeypatch.setattr(starts, "start_network", lambda run: PoseNetwork(run.shape))
-    monkeypatch.setattr(starts, "train_heads", lambda *_: None)
+    monkeypatch.setattr(starts, "training_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(starts, "train_heads", lambda *given: devices.append(given[-1].type))
     for _ in range(2):  # the second time all is there
         starts.make_start(two, two.systems[0], training_data)
         assert made == ["64-trunk", "32-trunk"]
     assert two.beginning(32, 3).final.exists()
+    assert devices == ["cuda"]
+
+
+def test_a_study_of_many_photos_does_not_keep_them_all() -> None:
+    assert module._picture.cache_info().maxsize
 
 
 def test_seeds_differ_in_their_heads_from_the_start(plan: Study) -> None:
@@ -271,7 +283,7 @@ def test_an_error_is_relative_to_the_box_and_of_labelled_joints_alone(plan: Stud
         points = label.points + np.array([0, 0.1 * side])
         points[5:] = 1e6
         people.append([Person(label.box, {"nerpe": Pose(points, np.ones(17))})])
-    assert joint_errors(truth, people) == pytest.approx([0.1] * 25)
+    assert JointErrors.of(truth, people).relative == pytest.approx([0.1] * 25)
 
 
 def test_the_ensemble_leaves_no_seam_between_cells() -> None:

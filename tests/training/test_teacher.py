@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,18 @@ from numpy.typing import NDArray
 
 from models.bundle import BUNDLES
 from models.keypoints import COCO17
+from models.pixels import IMAGENET
 from tests.training.sets import row, write_set
 from training import teacher
+from training.config import DataSource, Experiment, HeadPhase, Schedule, Serving, Teachers
 from training.data.annotations import LabelledPerson, read_people
 from training.data.images import read_image
 from training.errors import DataError
+from training.pack import write_packs
+from training.prepare import prepare
+from training.progress import console
 from training.teacher import GRID, observe, plain_crop
+from training.train import training_data
 
 MIRROR = list(COCO17.mirror)
 
@@ -79,10 +86,7 @@ def test_rows_are_in_the_order_of_the_people(tmp_path: Path, session: type[Sessi
     observe(people, [Path("1")], tmp_path / "seen.npy")
     maps = np.load(tmp_path / "seen.npy")
     assert session.crops == 2 * 19
-    means = [
-        ((plain_crop(p).cut(read_image(p.image)) - teacher._MEAN) / teacher._STD).mean()
-        for p in people
-    ]
+    means = [IMAGENET(plain_crop(p).cut(read_image(p.image))[None]).mean() for p in people]
     np.testing.assert_allclose(maps[:, 0, -1, 0], means, atol=2e-3)
     assert len(set(maps[:, 0, -1, 0].tolist())) > 10
 
@@ -113,6 +117,87 @@ def test_a_bundle_teaches_where_its_maps_lie_alike(tmp_path: Path) -> None:
     people = _people(tmp_path, 2)
     with pytest.raises(DataError, match="48 x 64 cells in crops of 192 x 256"):
         observe(people, [BUNDLES / "pose-t"], tmp_path / "seen.npy")
+
+
+Configure = Callable[..., Experiment]
+
+
+@pytest.fixture
+def configure(tmp_path: Path) -> Configure:
+    """An experiment with so many people and this one teacher, of the same name each time."""
+
+    def build(people: int = 3, teacher: str = "weights", width: int = 80) -> Experiment:
+        rows = [row(n, image_id=1, bbox=[60, 40, width, 120]) for n in range(people)]
+        file, images = write_set(tmp_path, rows)
+        (tmp_path / "1").write_text(teacher)
+        source = DataSource(annotations=file, images=images, split="all")
+        return Experiment(
+            name="tiny", runs=tmp_path, train=[source], dev=source,
+            teachers=Teachers(files=[tmp_path / "1"]),
+            schedule=Schedule(steps=1, batch=2), warm_up=HeadPhase(passes=0),
+            serving=Serving(data="painted", start="nothing"),
+        )  # fmt: skip
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"people": 4}, "the people of .*people.json as they are chosen now"),
+        ({"width": 90}, "the people of .*people.json as they are chosen now"),
+        ({"teacher": "other weights"}, "what these teachers see"),
+    ],
+)
+@pytest.mark.usefixtures("session")
+def test_maps_of_something_else_are_refused(
+    configure: Configure, changes: dict[str, Any], reason: str
+) -> None:
+    prepare(configure())
+    prepare(configure())
+    assert len(training_data(configure())) == 3
+    changed = configure(**changes)
+    for use in (prepare, training_data, lambda experiment: list(write_packs(experiment))):
+        with pytest.raises(DataError, match=f"does not hold {reason}: remove it and `prepare` aga"):
+            use(changed)
+    changed.teacher_file(0).unlink()
+    prepare(changed)
+    assert len(training_data(changed)) == changes.get("people", 3)
+
+
+@pytest.mark.usefixtures("session")
+def test_maps_are_looked_at_as_far_as_what_they_were_made_of_is_here(configure: Configure) -> None:
+    experiment = configure()
+    prepare(experiment)
+    (weights,) = experiment.teachers.files if experiment.teachers else []
+    weights.unlink()
+    training_data(experiment)
+    # As they were before they had a note.
+    experiment.teacher_file(0).with_suffix(".json").unlink()
+    with console.capture() as said:
+        training_data(configure(teacher="other weights"))
+    assert "has no note of what it was made of" in " ".join(said.get().split())
+    with pytest.raises(DataError, match="holds 3 people, the set 4"):
+        training_data(configure(people=4))
+
+
+@pytest.mark.parametrize("changes", [{"people": 69}, {"width": 90}, {"teacher": "other"}])
+def test_an_interrupted_look_at_something_else_is_begun_anew(
+    configure: Configure,
+    session: type[Session],
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+) -> None:
+    monkeypatch.setattr(teacher, "BATCH", 1)
+    session.fails_after = 2 * 66
+    with pytest.raises(RuntimeError, match="the power went"):
+        prepare(configure(people=70))
+    session.crops, session.fails_after = 0, float("inf")
+    changed = configure(**{"people": 70, **changes})
+    prepare(changed)
+    people = changes.get("people", 70)
+    assert session.crops == 2 * people
+    assert np.load(changed.teacher_file(0)).shape[0] == people
 
 
 @pytest.mark.data

@@ -1,7 +1,6 @@
 import csv
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,13 @@ from training.config import (
     Serving,
     load_experiment,
 )
-from training.data.examples import Augmentation
+from training.data.examples import Augmentation, set_epoch
 from training.errors import DataError
 from training.heads_alone import train_heads
 from training.losses import pose_losses
 from training.order import batches
-from training.run import Run, _rate
+from training.progress import console
+from training.run import Run
 from training.start import averaged_network, start_network
 from training.train import train, training_data
 
@@ -136,7 +136,9 @@ def test_a_network_of_smaller_crops_starts_from_a_larger_ones_average(
     larger = configure(name="larger")
     trained = averaged_network(larger, [train(larger)]).state_dict()
     small = configure(shape=replace(SHAPE, size=(32, 32)), start=larger.last)
-    start = start_network(small).state_dict()
+    with console.capture() as said:
+        start = start_network(small).state_dict()
+    assert "so begun anew: nerpe.zoom" in " ".join(said.get().split())
     same = {
         name for name in start.keys() & trained.keys() if torch.equal(start[name], trained[name])
     }
@@ -184,6 +186,24 @@ def test_several_checkpoints_are_averaged(
     for name, value in both.items():
         expected = (state["ema"][name].double() + state["network"][name].double()) / 2
         torch.testing.assert_close(value, expected.to(value.dtype))
+
+
+def test_a_checkpoint_of_another_shape_is_refused_by_its_field(
+    configure: Callable[..., Experiment],
+) -> None:
+    experiment = configure()
+    train(experiment)
+    # Its tensors are as large.
+    other = configure(shape=replace(SHAPE, matrix="legacy"))
+    for go_on in (train, lambda run: averaged_network(run, [run.last])):
+        with pytest.raises(
+            DataError, match=r"with matrix = udp, the experiment's has matrix = leg"
+        ):
+            go_on(other)
+    state = torch.load(experiment.last, weights_only=True)
+    del state["shape"]  # as older ones are
+    torch.save(state, experiment.last)
+    train(other)
 
 
 def test_the_losses_fall(configure: Callable[..., Experiment]) -> None:
@@ -241,7 +261,12 @@ def test_without_a_warm_up_nothing_moves(configure: Callable[..., Experiment]) -
 
 
 @pytest.mark.parametrize(
-    "changes", [{"schedule": Schedule(steps=1, batch=6)}, {"warm_up": HeadPhase(batch=6)}]
+    "changes",
+    [
+        {"schedule": Schedule(steps=1, batch=6)},
+        {"warm_up": HeadPhase(batch=6)},
+        {"settle": HeadPhase(batch=6)},
+    ],
 )
 def test_fewer_people_than_a_batch_are_refused(
     configure: Callable[..., Experiment], changes: dict[str, Any]
@@ -300,13 +325,33 @@ def test_sets_mix_by_their_weights_whatever_their_sizes(
     assert bright.item() == pytest.approx(0.2, abs=0.06)
 
 
-def test_the_rate_rises_stays_and_falls() -> None:
-    rates = [_rate(step, 100, 10, 0.5) for step in range(101)]
-    assert rates[0] == pytest.approx(0.1)
-    assert rates[9:51] == [1.0] * 42
-    assert all(a > b for a, b in pairwise(rates[50:]))
-    assert rates[100] == pytest.approx(0.01)
-    assert _rate(0, 100, 0, 0.0) == 1
+def test_who_is_drawn_twice_in_an_epoch_is_seen_in_two_crops(
+    configure: Callable[..., Experiment], people: DataSource
+) -> None:
+    # Nobody but the first set's five are ever drawn: ten draws an epoch.
+    rare = people.model_copy(update={"weight": 1e-9})
+    experiment = configure(train=[people, rare], schedule=Schedule(steps=9, batch=10))
+    batch = next(batches(experiment, training_data(experiment), 0))
+    assert len(set(batch["index"].tolist())) <= 5
+    assert len({crop.numpy().tobytes() for crop in batch["crop"]}) == 10
+
+
+def test_sets_share_no_random_numbers(
+    configure: Callable[..., Experiment], people: DataSource
+) -> None:
+    data = training_data(configure(train=[people, people]))
+    set_epoch(data, 0)
+    assert not torch.equal(data[0]["points"], data[5]["points"])
+
+
+def test_a_mix_of_sets_goes_on_in_mid_epoch_as_it_would_have(
+    configure: Callable[..., Experiment], people: DataSource
+) -> None:
+    experiment = configure(train=[people, people], schedule=Schedule(steps=9, batch=2))
+    data = training_data(experiment)
+    whole = [batch for batch, _ in zip(batches(experiment, data, 0), range(8), strict=False)]
+    resumed = [batch for batch, _ in zip(batches(experiment, data, 3), range(5), strict=False)]
+    assert _equal(whole[3:], resumed)
 
 
 @pytest.mark.data
@@ -316,6 +361,22 @@ def test_the_committed_experiments_are_valid(data: Path) -> None:
     assert experiment.name == "pose-s"
     assert isinstance(start_network(experiment), PoseNetwork)
     assert data.is_dir()
+
+
+def test_what_is_held_stays_as_it_is_where_batch_norms_learn(
+    configure: Callable[..., Experiment],
+) -> None:
+    shape = replace(SHAPE, encoder="timm:mobilenetv2_035:8", heads=("simcc",))
+    experiment = configure(shape=shape, held=1, fold=False, schedule=Schedule(steps=1, batch=2))
+    torch.manual_seed(experiment.seed)
+    start = start_network(experiment).state_dict()
+    state = torch.load(train(experiment), weights_only=True)["network"]
+    held = ("encoder.body.conv_stem", "encoder.body.bn1", "encoder.body.blocks.0")
+    for name, value in start.items():
+        if name.startswith(held):
+            assert torch.equal(value, state[name]), name
+    name = "encoder.body.blocks.1.0.bn1.running_mean"
+    assert not torch.equal(start[name], state[name])
 
 
 def test_settling_moves_the_chosen_head_alone(configure: Callable[..., Experiment]) -> None:
@@ -338,6 +399,7 @@ def test_a_batch_in_parts_is_one_step_with_the_gradients_of_all(
     for parts in (1, 2):
         experiment = configure(
             name=f"parts-{parts}", shape=shape, augmentation=still,
+            serving=Serving(default_head="heatmap", data="painted", start="nothing"),
             schedule=Schedule(steps=2, batch=4, parts=parts, ramp=1),
         )  # fmt: skip
         ends.append(torch.load(train(experiment), weights_only=True))
@@ -349,6 +411,20 @@ def test_a_batch_in_parts_is_one_step_with_the_gradients_of_all(
     assert [end["step"] for end in ends] == [2, 2]
     for name, whole in ends[0]["network"].items():
         np.testing.assert_allclose(whole, ends[1]["network"][name], atol=2e-5, err_msg=name)
+
+
+def test_what_could_not_be_exported_is_refused_or_told_before_anything_is_trained(
+    configure: Callable[..., Experiment],
+) -> None:
+    with pytest.raises(ValueError, match="the default head simcc is not one of heatmap, nerpe"):
+        configure(shape=replace(SHAPE, heads=("heatmap", "nerpe")))
+    with pytest.raises(ValueError, match="a kernel of 4 cells has no middle"):
+        Serving(data="painted", start="nothing", blur=4)
+    # The papers' ablations are of use without a bundle.
+    shape = replace(SHAPE, nerpe_target="laplace")
+    with console.capture() as said:
+        train(configure(shape=shape, schedule=Schedule(steps=1, batch=2)))
+    assert said.get().startswith("This can be trained and validated, and not be exported")
 
 
 def test_a_batch_that_does_not_part_evenly_is_refused() -> None:

@@ -14,15 +14,17 @@ from models.geometry import Box
 from models.keypoints import COCO17, CROWDPOSE14, LSP14, MPII16, KeypointSet
 from models.pose import PoseModel
 from models.predictor import HeadChoice, Person, Pose
+from tests.training.sets import row, write_set
 from training import truth as module
 from training.comparison import compare, named
 from training.data.annotations import LabelledPerson
 from training.data.boxes import DetectorBoxes
+from training.detector.photos import read_photos
 from training.evaluate import evaluate
 from training.evaluation import Figures
 from training.joint_errors import JointErrors
 from training.protocols import pckh
-from training.truth import LabelledPhoto, Truth, read_truth
+from training.truth import LabelledPhoto, Split, Truth, read_truth
 
 BOX = Box(0, 0, 100, 100)
 READING = [HeadChoice("heatmap", "dark")]
@@ -191,6 +193,20 @@ def test_lsp_is_measured_in_torsos_and_limbs(
     assert list(figures.metrics)[:2] == ["PCK@0.2", "PCP"]
     assert 0.4 < figures.metrics["PCK@0.2"] <= 1
     assert 0.3 < figures.metrics["PCP"] <= 1
+
+
+@pytest.mark.parametrize(("split", "complete"), [("coco/val", True), ("lspet/val", False)])
+def test_a_set_s_own_file_does_not_say_whether_everyone_is_labelled(
+    tmp_path: Path, split: Split, complete: bool
+) -> None:
+    file, _ = write_set(tmp_path / split.split("/")[0], [row(1)])
+    labels = tmp_path / module._FILES[split]
+    labels.parent.mkdir()
+    file.rename(labels)
+    assert [photo.complete for photo in read_truth(tmp_path, split).photos] == [complete]
+    if split == "coco/val":
+        (photo,) = read_photos(tmp_path / "coco", "val")
+        assert photo.path == tmp_path / "coco" / "images" / "1.png"
 
 
 def _painted(keypoints: KeypointSet) -> Truth:

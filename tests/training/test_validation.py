@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from models.codecs import SimccLabels
 from models.formats import CocoRow, coco
 from models.networks.pose import PoseNetwork, PoseShape
 from models.pose import PoseModel
 from models.predictor import Predictor
 from tests.training.sets import BOX, JOINTS, row, write_set
-from training.config import DataSource, Experiment, HeadPhase, Schedule, Serving
+from training.config import DataSource, Experiment, HeadPhase, Schedule, Serving, SimccLoss
 from training.evaluate import encoded_photos
 from training.log import begin_log, read_log
 from training.metrics import STATS, KeypointMatches, quick_stats
@@ -220,3 +221,16 @@ def test_a_shape_of_one_head_is_validated_alone(experiment: Experiment) -> None:
     only = experiment.model_copy(update={"shape": shape})
     network = PoseNetwork(shape).eval()
     assert list(Validation(only, torch.device("cpu")).measure(network)) == ["heatmap"]
+
+
+def test_logits_are_read_with_the_beta_that_they_were_trained_with(experiment: Experiment) -> None:
+    shape = replace(SHAPE, heads=("simcc",), simcc_labels=SimccLabels(normalised=False))
+    changes = {"shape": shape, "simcc_loss": SimccLoss(form="mmpose", beta=10, label_beta=10)}
+    validation = Validation(experiment.model_copy(update=changes), torch.device("cpu"))
+    network = PoseNetwork(shape)
+    points = torch.full((1, 17, 2), 20.3)
+    x, y, _ = shape.simcc.encode(points, torch.ones(1, 17) > 0)
+    network.simcc.forward = lambda features: (x, y)  # type: ignore[method-assign]
+    decoded = validation._decoded(network, "simcc", points)
+    np.testing.assert_allclose(decoded.points, points, atol=0.05)
+    np.testing.assert_allclose(decoded.scores, 1, atol=0.01)

@@ -51,8 +51,9 @@ class Each(Protocol[T_co]):
 class Examples(Dataset[dict[str, Tensor]]):
     """One example a person, fresh each time it is asked for.
 
-    The random numbers of an example depend on the seed, the epoch and its index alone, so a run
-    that resumes sees what it would have seen.
+    The random numbers of an example depend on the seed, the epoch, its index among those of all
+    sets, and how often it was drawn in the epoch before: a run that resumes sees what it would
+    have seen.
     """
 
     def __init__(
@@ -93,19 +94,28 @@ class Examples(Dataset[dict[str, Tensor]]):
             raise DataError(f"{teacher} holds {len(self.maps)} people, the set {len(people)}")
         self.seed = seed
         self.epoch = 0
+        self.first = 0
 
     def __len__(self) -> int:
         return len(self.people)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """One example, drawn for the first time."""
+        return self.drawn(index)
+
+    def drawn(self, index: int, before: int = 0) -> dict[str, Tensor]:
         """One example.
+
+        Args:
+            index: of the person.
+            before: how often they were drawn in this epoch already.
 
         Returns:
             crop (H, W, 3) uint8, points (K, 2) crop px, visible (K,) bool, index; with a teacher
             also maps (K, rows, columns) float32, all zero outside what the teacher saw.
         """
         person = self.people[index]
-        random = np.random.default_rng((self.seed, self.epoch, index))
+        random = np.random.default_rng((self.seed, self.epoch, self.first + index, before))
         geometry, mirrored = self._geometry(person, random)
         picture = read_image(person.image) if self.pictures is None else self.pictures[index]
         crop = geometry.cut(picture)
@@ -156,10 +166,10 @@ class Examples(Dataset[dict[str, Tensor]]):
 
 
 def set_epoch(data: ConcatDataset[dict[str, Tensor]], epoch: int) -> None:
-    """Fresh augmentation."""
-    for part in data.datasets:
+    """Fresh augmentation, of each set its own."""
+    for part, end in zip(data.datasets, data.cumulative_sizes, strict=True):
         assert isinstance(part, Examples)
-        part.epoch = epoch
+        part.epoch, part.first = epoch, end - len(part)
 
 
 def half_body(person: LabelledPerson, keypoints: KeypointSet, *, lower: bool) -> Box | None:

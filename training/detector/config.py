@@ -5,16 +5,15 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from models.geometry import Size
+from models.strict import Strict
 from training.detector.augment import Augmentation
 
 
-class Experiment(BaseModel):
+class Experiment(Strict):
     """An experiment; its name is the file's and the bundle's."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     start: str = Field(description="ONNX file of the weights to start from, within the data")

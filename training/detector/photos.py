@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.images import read_image
 from training.data.split import is_dev
 
 Split = Literal["train", "dev", "val"]
@@ -39,12 +39,9 @@ class Photo:
         """(H, W, 3) uint8 RGB.
 
         Raises:
-            FileNotFoundError: the photo is missing or unreadable.
+            DataError: the file is not a picture that can be read.
         """
-        pixels = cv2.imread(str(self.path), cv2.IMREAD_COLOR_RGB)
-        if pixels is None:
-            raise FileNotFoundError(f"{self.path} is missing or no photo")
-        return np.asarray(pixels, np.uint8)
+        return read_image(self.path)
 
 
 def read_photos(coco: Path, split: Split) -> list[Photo]:
@@ -61,7 +58,7 @@ def read_photos(coco: Path, split: Split) -> list[Photo]:
         by_image[annotation["image_id"]].append(annotation)
     photos = []
     for image in sorted(content["images"], key=lambda image: image["id"]):
-        if not image["all_persons"] or (
+        if not image.get("all_persons", True) or (
             source == "train" and is_dev(image["id"]) != (split == "dev")
         ):
             continue

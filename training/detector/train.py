@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -23,6 +21,8 @@ from training.detector.export import MEAN, STD
 from training.detector.loss import detection_loss
 from training.detector.network import RtmdetNano
 from training.detector.photos import Photo, read_photos
+from training.progress import progress_bar
+from training.rate import rate
 
 _SAVE_EVERY = 50
 
@@ -99,22 +99,15 @@ def train_detector(experiment: Experiment, data: Path, folder: Path) -> None:
         run.load(folder / "checkpoint.pt")
     per_epoch = len(photos) // experiment.batch
     total = per_epoch * experiment.epochs
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as progress, (folder / "log.jsonl").open("a") as log:
-        task = progress.add_task(experiment.name, total=total, completed=run.step)
+    with progress_bar() as progress, (folder / "log.jsonl").open("a") as log:
+        task = progress.add_task(experiment.name, total=total, completed=run.step, note="")
         while run.step < total:
+            share = rate(run.step, total, experiment.warm_up, experiment.flat)
             for group in run.optimiser.param_groups:
-                group["lr"] = learning_rate(experiment, run.step, total)
+                group["lr"] = experiment.learning_rate * share
             losses = _step(run, experiment, _batch(photos, experiment, run.step, per_epoch))
             run.step += 1
-            progress.update(
-                task, advance=1, description=f"{experiment.name} loss {sum(losses):.3f}"
-            )
+            progress.update(task, advance=1, note=f"loss {sum(losses):.3f}")
             row: dict[str, Any] = {"step": run.step, "score_loss": losses[0], "box_loss": losses[1]}
             if run.step % per_epoch == 0:
                 epoch = run.step // per_epoch
@@ -125,15 +118,6 @@ def train_detector(experiment: Experiment, data: Path, folder: Path) -> None:
             log.flush()
             if run.step % _SAVE_EVERY == 0 or run.step % per_epoch == 0:
                 run.save(folder / "checkpoint.pt")
-
-
-def learning_rate(experiment: Experiment, step: int, total: int) -> float:
-    """Warm up in a line, stay, then fall along a cosine to a hundredth."""
-    if step < experiment.warm_up:
-        return experiment.learning_rate * (step + 1) / experiment.warm_up
-    flat = experiment.flat * total
-    fallen = max(0.0, (step - flat) / max(1.0, total - flat))
-    return experiment.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * fallen)) / 2)
 
 
 def _batch(

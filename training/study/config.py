@@ -6,20 +6,17 @@ import tomllib
 from dataclasses import replace
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from models.networks.pose import HEADS, HeadName, PoseShape
 from models.predictor import HeadChoice
+from models.strict import Strict
 from training.config import DataSource, Experiment, HeadPhase, LossWeights, Schedule, Serving
 from training.data.examples import Augmentation
 from training.truth import Split
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class StudySize(_Strict):
+class StudySize(Strict):
     """One size of crop, and what the papers make depend on it."""
 
     pixels: int = Field(ge=32, description="of a side")
@@ -29,7 +26,7 @@ class StudySize(_Strict):
     schedule: Schedule = Field(description="every system's budget")
 
 
-class System(_Strict):
+class System(Strict):
     """What is trained alone: one head on the shared trunk, from one seed."""
 
     pixels: int
@@ -42,7 +39,7 @@ class System(_Strict):
         return f"{self.pixels}-{self.head}-{self.seed}"
 
 
-class Study(_Strict):
+class Study(Strict):
     """A config file."""
 
     name: str
@@ -64,10 +61,12 @@ class Study(_Strict):
     serving: Serving = Field(description="of the bundles, and how they decode")
     standard: tuple[int, ...] = Field((64,), description="lattices of NerPE, each system's figures")
     progressive: tuple[int, ...] = (512,)
+    gaussian: tuple[int, ...] = (64,)
     swept: tuple[int, ...] = Field(
         (32, 64, 128, 256), description="lattices whose cost is measured, of the first seed alone"
     )
     swept_progressive: tuple[int, ...] = (128, 512)
+    swept_gaussian: tuple[int, ...] = (32, 64, 128)
     joint: str = Field("left_shoulder", description="whose field is drawn")
     drawn: tuple[int, ...] = Field((32, 64, 128, 256), description="resolutions of the field")
     swept_photos: int = Field(40, ge=1, description="with people: a dense lattice takes long")
@@ -155,21 +154,25 @@ class Study(_Strict):
 
     def readings(self, head: HeadName) -> list[HeadChoice]:
         """How a system's joints are read for the table."""
-        return self._readings(head, self.standard, self.progressive)
+        return _readings(head, self.standard, self.progressive, self.gaussian)
 
     def swept_readings(self, head: HeadName) -> list[HeadChoice]:
         """How they are read to measure what a resolution costs."""
-        return self._readings(head, self.swept, self.swept_progressive)
+        return _readings(head, self.swept, self.swept_progressive, self.swept_gaussian)
 
-    def _readings(
-        self, head: HeadName, standard: tuple[int, ...], progressive: tuple[int, ...]
-    ) -> list[HeadChoice]:
-        decodes = {"heatmap": ("argmax", "quarter", "dark"), "simcc": ("argmax", "expectation")}
-        if head != "nerpe":
-            return [HeadChoice(head, decode) for decode in decodes[head]]
-        return [HeadChoice(head, "standard", resolution) for resolution in standard] + [
-            HeadChoice(head, "progressive", resolution) for resolution in progressive
-        ]
+
+def _readings(head: HeadName, *lattices: tuple[int, ...]) -> list[HeadChoice]:
+    """Every decode of a head; of NerPE's each on its own lattices."""
+    decodes = {"heatmap": ("argmax", "quarter", "dark"), "simcc": ("argmax", "expectation")}
+    if head != "nerpe":
+        return [HeadChoice(head, decode) for decode in decodes[head]]
+    return [
+        HeadChoice(head, decode, resolution)
+        for decode, resolutions in zip(
+            ("standard", "progressive", "gaussian"), lattices, strict=True
+        )
+        for resolution in resolutions
+    ]
 
 
 def load_study(path: Path) -> Study:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.pose import PoseModel
 from models.predictor import HeadChoice, Predictor
@@ -28,7 +27,7 @@ def measure(study: Study, system: System, model: PoseModel, truth: Truth) -> lis
     """Each way to read the system, on the labels' boxes of a split, without flip."""
     rows = []
     for measured in evaluate(model, None, truth, readings=study.readings(system.head)):
-        figures, errors = measured.figures, joint_errors(truth, measured.people)
+        figures, errors = measured.figures, JointErrors.of(truth, measured.people).relative
         rows.append(
             Row(
                 decode=figures.decode,
@@ -37,17 +36,10 @@ def measure(study: Study, system: System, model: PoseModel, truth: Truth) -> lis
                 ap50=figures.metrics["AP50"],
                 pck05=float((errors <= 0.05).mean()),
                 pck10=float((errors <= 0.1).mean()),
-                error=float(np.median(errors)),
+                error=figures.metrics["error_median"],
             )
         )
     return rows
-
-
-def joint_errors(truth: Truth, people: People) -> NDArray[np.float64]:
-    """(joints,) of all that are labelled: the distance over the square root of the box."""
-    errors = JointErrors.of(truth, people)
-    relative = errors.distances / errors.size[:, None]
-    return relative[np.isfinite(relative)]
 
 
 def costs(study: Study, system: System, model: PoseModel, truth: Truth) -> list[Cost]:
@@ -70,7 +62,7 @@ def costs(study: Study, system: System, model: PoseModel, truth: Truth) -> list[
             return [predictor.read(photo, [reading]) for photo in encoded]
 
         people, seconds = _timed(read)
-        errors = joint_errors(truth, people)
+        errors = JointErrors.of(truth, people).relative
         result.append(
             Cost(
                 decode=reading.decode,

@@ -68,7 +68,7 @@ def chart_of_costs(results: Sequence[Result]) -> bytes:
             left.axhline(last.pck05, color=colour, linestyle=style, label=label)
             right.axhline(last.relative, color=colour, linestyle=style)
             continue
-        for decode, marker in (("standard", "o"), ("progressive", "^")):
+        for decode, marker in (("standard", "o"), ("progressive", "^"), ("gaussian", "s")):
             costs = [cost for cost in result.costs if cost.decode == decode]
             at = [cost.resolution for cost in costs]
             how = {"color": colour, "linestyle": style, "marker": marker, "markersize": 4}

@@ -190,7 +190,7 @@ figures tell how fast the heads learn as much as how far they come.
 
 Differences between systems of the same seed, read as the papers' tables are (`published`: quarter
 offset, argmax, `standard`) and as finely as each head can be (`finest`: DARK, expectation,
-`progressive`). A claim holds where the whole interval, Student's t over the seeds, is above 0.
+`gaussian`). A claim holds where the whole interval, Student's t over the seeds, is above 0.
 
 {reading(study, results)}
 

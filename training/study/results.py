@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from models.files import write_whole
+from models.strict import Strict
 from training.study.config import Study, System
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Row(_Strict):
+class Row(Strict):
     """How a system read one way did.
 
     Attributes:
@@ -37,7 +32,7 @@ class Row(_Strict):
     error: float
 
 
-class Cost(_Strict):
+class Cost(Strict):
     """What reading one way costs, on the swept photos.
 
     Attributes:
@@ -55,7 +50,7 @@ class Cost(_Strict):
     error: float
 
 
-class Result(_Strict):
+class Result(Strict):
     """Of one system.
 
     Attributes:
@@ -85,7 +80,18 @@ def write_result(study: Study, result: Result) -> None:
     write_whole(result_file(study, result.system), result.model_dump_json(indent=1) + "\n")
 
 
+def read_result(study: Study, system: System) -> Result | None:
+    """A system's; None where it is not done, or was not read in every way that the study asks."""
+    file = result_file(study, system)
+    if not file.exists():
+        return None
+    result = Result.model_validate_json(file.read_text())
+    read = {(row.decode, row.resolution) for row in result.rows}
+    asked = {(choice.decode, choice.resolution) for choice in study.readings(system.head)}
+    return result if asked <= read else None
+
+
 def read_results(study: Study) -> list[Result]:
     """Of the systems that are done, in the study's order."""
-    files = [result_file(study, system) for system in study.systems]
-    return [Result.model_validate_json(file.read_text()) for file in files if file.exists()]
+    found = [read_result(study, system) for system in study.systems]
+    return [result for result in found if result]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,10 @@ from training.config import Experiment
 from training.data.annotations import LabelledPerson
 from training.data.examples import Examples
 from training.data.images import read_image
+from training.describable import indescribable
+from training.errors import ExportError
 from training.export import export_bundle
-from training.losses import Batch
+from training.losses import OURS, Batch
 from training.prepare import read_source
 from training.progress import console
 from training.start import averaged_network
@@ -28,7 +29,7 @@ from training.study.config import Study, System
 from training.study.fields import write_fields
 from training.study.measure import costs, measure
 from training.study.report import write_report
-from training.study.results import Result, read_results, result_file, write_result
+from training.study.results import Result, read_result, read_results, write_result
 from training.study.starts import make_start
 from training.train import train
 from training.truth import Truth, read_truth
@@ -45,18 +46,21 @@ def run_study(study: Study, recipe: str) -> list[Path]:
 
     Returns:
         The report's files.
+
+    Raises:
+        ExportError: no bundle could describe its systems.
     """
+    if reason := indescribable(study.shape, OURS):
+        raise ExportError(reason)
     people = [read_source(source).people for source in study.train]
-    # A photo is decoded once for all systems: at 64 x 64 that is most of an example's time.
-    read = cache(read_image)
 
     def data(experiment: Experiment) -> ConcatDataset[Batch]:
-        return _examples(experiment, people, read)
+        return _examples(experiment, people)
 
     truth = read_truth(study.data, study.split).with_people()
     systems = study.systems
     for number, system in enumerate(systems, 1):
-        if result_file(study, system).exists():
+        if read_result(study, system):
             continue
         console.print(f"system {number} of {len(systems)}: {system.name}")
         experiment = study.experiment(system)
@@ -67,6 +71,7 @@ def run_study(study: Study, recipe: str) -> list[Path]:
         export_bundle(
             network, bundle,
             name=system.name, recipe=recipe, serving=experiment.serving, accuracy={},
+            simcc_loss=experiment.simcc_loss,
         )  # fmt: skip
         model = open_system(study, system)
         rows = measure(study, system, model, truth)
@@ -87,27 +92,34 @@ def run_study(study: Study, recipe: str) -> list[Path]:
     return write_report(study, read_results(study), recipe)
 
 
-class _Photos:
-    """Of people, each decoded once."""
+@lru_cache(maxsize=2048)
+def _picture(path: Path) -> Picture:
+    """A photo, decoded once for all systems: at 64 x 64 that is most of an example's time.
 
-    def __init__(self, people: list[LabelledPerson], read: Callable[[Path], Picture]) -> None:
-        self.people, self.read = people, read
+    So many of COCO's are 2 GB at most.
+    """
+    return read_image(path)
+
+
+class _Photos:
+    """Of people."""
+
+    def __init__(self, people: list[LabelledPerson]) -> None:
+        self.people = people
 
     def __len__(self) -> int:
         return len(self.people)
 
     def __getitem__(self, index: int, /) -> Picture:
-        return self.read(self.people[index].image)
+        return _picture(self.people[index].image)
 
 
-def _examples(
-    experiment: Experiment, people: list[list[LabelledPerson]], read: Callable[[Path], Picture]
-) -> ConcatDataset[Batch]:
+def _examples(experiment: Experiment, people: list[list[LabelledPerson]]) -> ConcatDataset[Batch]:
     shape = experiment.shape
     return ConcatDataset(
         Examples(
             each, COCO17, shape.size, shape.matrix,
-            augmentation=experiment.augmentation, pictures=_Photos(each, read),
+            augmentation=experiment.augmentation, pictures=_Photos(each),
             seed=experiment.seed,
         )
         for each in people
@@ -120,7 +132,7 @@ def _draw(study: Study, truth: Truth) -> None:
         systems = {
             head: System(pixels=size.pixels, head=head, seed=study.seeds[0]) for head in HEADS
         }
-        if all(result_file(study, system).exists() for system in systems.values()):
+        if all(read_result(study, system) for system in systems.values()):
             experiment = study.experiment(systems["nerpe"])
             write_fields(
                 study.report,

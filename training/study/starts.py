@@ -19,7 +19,7 @@ from training.progress import console
 from training.run import write_checkpoint
 from training.start import start_network
 from training.study.config import Study, System
-from training.train import train
+from training.train import train, training_device
 
 Data: TypeAlias = Callable[[Experiment], ConcatDataset[Batch]]
 """The sets of a run."""
@@ -35,9 +35,9 @@ def make_start(study: Study, system: System, data: Data) -> None:
     torch.manual_seed(beginning.seed)
     network = start_network(beginning)
     # At once, for they then share the features; each has parameters and a loss of its own.
-    train_heads(network, data(beginning), beginning, beginning.warm_up, torch.device("cpu"))
+    train_heads(network, data(beginning), beginning, beginning.warm_up, training_device())
     beginning.folder.mkdir(parents=True, exist_ok=True)
-    write_checkpoint(beginning.final, {"ema": network.state_dict()})
+    write_checkpoint(beginning.final, network.shape, {"ema": network.state_dict()})
 
 
 def _make_trunk(study: Study, pixels: int, data: Data) -> None:
