@@ -130,8 +130,9 @@ class State:
         catalog, models, detectors = await _in_thread(self._load)
         on_cpu = all(model.engine.device == "cpu" for model in catalog.models.values())
         if on_cpu:
-            cores = min(self.settings.threads or available_cores(), _MOST_AT_ONCE)
-            self.scheduler.device.start(at_once=cores)
+            # One more than cores: each waits now and then, for its threads or for the interpreter.
+            at_once = min(self.settings.threads or available_cores() + 1, _MOST_AT_ONCE)
+            self.scheduler.device.start(at_once=at_once)
         else:
             self.scheduler.device.start(ahead=True)
         self.store.weights = {name: model.bundle.digest for name, model in catalog.models.items()}
