@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Generator
 from functools import partial
 from types import FrameType
@@ -61,7 +62,18 @@ def serve(settings: Settings) -> int:
         server.run()
     except SystemExit:
         return FAILED  # uvicorn has said why, with an exit status of its own
+    _end_now_if_it_must(server.status)
     return server.status
+
+
+def _end_now_if_it_must(status: int) -> None:
+    """End the process here where threads are still within a runtime: loading, or on the device.
+
+    They are not waited for. At the interpreter's own end one that comes back would abort it.
+    """
+    if any(thread.daemon for thread in threading.enumerate()):
+        logging.shutdown()
+        os._exit(status)
 
 
 class Server(uvicorn.Server):

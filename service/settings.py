@@ -117,7 +117,10 @@ class Settings(BaseSettings):
         default="cpu", description="what the models run on: `cpu` or `cuda`"
     )
     threads: int | None = Field(
-        default=None, ge=1, description="of the engine; the machine's by default"
+        default=None,
+        ge=1,
+        description="of the engine, and batches at once on a CPU; by default as many as "
+        "there are cores, and one batch more",
     )
 
     latest: bool = Field(
@@ -209,7 +212,9 @@ class Settings(BaseSettings):
         default=1, ge=0, description="on SIGTERM /readyz fails this long before work is refused"
     )
     drain_seconds: float = Field(
-        default=30, gt=0, description="the most that accepted work may take then"
+        default=30,
+        gt=0,
+        description="the most that accepted work may take then; sending answers, 5 more",
     )
 
     @classmethod

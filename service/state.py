@@ -40,6 +40,9 @@ _WATCH_S = 1.0
 _MOST_AT_ONCE = 4
 """Batches on a CPU, however many cores it has: each has more of them then."""
 
+_HURRY_S = 1.0
+"""For what runs, where nobody waits for it any more."""
+
 _FOR_GOOD = 2
 """Once it has been stuck for so many times what fails /healthz, it is not coming back."""
 
@@ -162,8 +165,8 @@ class State:
 
     async def close(self) -> None:
         """End threads. By now everybody has been answered: what they still run is in vain."""
-        if self.gate.state != "closed":
-            self.leave()
+        if self.gate.state != "closed":  # not told to leave in order, but by Ctrl-C
+            self.gate.state, self._leave_by = "closed", time.monotonic() + _HURRY_S
         if self._loaded is not None:
             patience = max(0.0, self._leave_by - time.monotonic()) if self.alive else 0.0
             await asyncio.to_thread(self.scheduler.close, patience)

@@ -85,7 +85,7 @@ def start_network(experiment: Experiment) -> PoseNetwork:
         if start.is_dir():
             given = _of_bundle(network, start)
         else:
-            given = torch.load(start, weights_only=True)["ema"]
+            given = torch.load(start, map_location="cpu", weights_only=True)["ema"]
         given = _of_this_size(network, given)
         _put(network, given, start, fresh_heads=experiment.fresh_heads)
         return network

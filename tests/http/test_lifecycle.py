@@ -160,6 +160,13 @@ def test_sigterm_does_not_wait_for_weights_that_nobody_will_ask_for() -> None:
         assert server.process.wait(60) == 0
 
 
+def test_sigterm_in_the_midst_of_a_runtime_s_warm_up_ends_in_order() -> None:
+    with process(["-m", "service", "serve"], SUBPOSE_DRAIN_LEAD_SECONDS="0") as server:
+        server.until("serving models")
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(60) == 0
+
+
 DYING = """
 import logging
 from service import app, server

@@ -113,6 +113,17 @@ def test_clients_that_hang_up_free_their_crops(server: Running, house: FakeHouse
     assert house.engine.batches == [4, 1]
 
 
+@pytest.mark.parametrize(("threads", "batches"), [(None, 3), (2, 2), (9, 4)])
+def test_one_batch_more_than_cores_runs_at_once_or_as_many_as_one_is_told(
+    monkeypatch: pytest.MonkeyPatch, house: FakeHouse, threads: int | None, batches: int
+) -> None:
+    monkeypatch.setattr("service.state.available_cores", lambda: 2)
+    before = {thread for thread in threading.enumerate() if thread.name == "device"}
+    with running(house, threads=threads):
+        now = [thread for thread in threading.enumerate() if thread.name == "device"]
+        assert len(set(now) - before) == batches
+
+
 def test_the_deadline_is_answered_while_the_batch_still_runs(
     server: Running, house: FakeHouse
 ) -> None:

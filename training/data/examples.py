@@ -233,11 +233,12 @@ def _warped(
     seen = square(plain_crop(person).inverse) @ cells(TEACHER_SIZE)
     matrix = (own @ seen)[:2]
     warped = np.stack([cv2.warpAffine(m, matrix, GRID, flags=cv2.INTER_LINEAR) for m in maps])
-    peak = warped.max((1, 2), keepdims=True).clip(1e-6)
     zoom_square = abs(float(np.linalg.det(matrix[:, :2])))
     if zoom_square > 1:
+        peak = maps.max((1, 2), keepdims=True).clip(1e-6)  # which may lie outside
         return np.asarray(peak * (warped.clip(0) / peak) ** zoom_square, np.float32)
     if (width := SIGMA * math.sqrt(1 - zoom_square)) < 0.1:
         return np.asarray(warped, np.float32)
     blurred = np.stack([cv2.GaussianBlur(m, (0, 0), width) for m in warped])
+    peak = warped.max((1, 2), keepdims=True)
     return np.asarray(blurred * peak / blurred.max((1, 2), keepdims=True).clip(1e-6), np.float32)

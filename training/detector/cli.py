@@ -52,7 +52,7 @@ def export(
     """Choose the threshold on dev and write the bundle, with its figures on val."""
     experiment = Experiment.read(config)
     network = RtmdetNano()
-    network.load_state_dict(torch.load(weights, weights_only=True))
+    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     dev, val = (read_photos(data / "coco", split) for split in ("dev", "val"))
     with tempfile.TemporaryDirectory() as scratch:
         graph = Path(scratch) / "detector.onnx"
